@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from types import MappingProxyType
 
@@ -63,6 +64,16 @@ class LohaModule:
     def layout(self) -> str:
         return ("tucker" if self.is_tucker else "flat") + ("+dora" if self.dora_scale is not None else "")
 
+    @cached_property
+    def ceiling(self) -> float:
+        """An upper bound of |ΔW| that needs no product: from the largest number of each tensor."""
+        bound = abs(self.scale)
+        for a, b, core in ((self.w1_a, self.w1_b, self.t1), (self.w2_a, self.w2_b, self.t2)):
+            bound *= b.shape[0] * _largest(a) * _largest(b)
+            if core is not None:
+                bound *= core.shape[0] * _largest(core)
+        return bound
+
     def tensors(self) -> dict[str, Tensor]:
         """The module's tensors under their names in a file, alpha apart."""
         named = {
@@ -115,3 +126,9 @@ class Loha:
     def __len__(self) -> int:
         """Number of modules of every kind."""
         return len(self.modules) + len(self.others) + len(self.refused)
+
+
+def _largest(tensor: Tensor) -> float:
+    wide = tensor if tensor.element_size() > 1 else tensor.float()  # fp8 has no reductions of its own
+    low, high = wide.aminmax()
+    return max(-float(low), float(high))
