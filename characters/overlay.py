@@ -1,0 +1,111 @@
+"""The casts there are: the embedded one, and a person's own files beside it.
+
+`<user directory>/shinymas/NAME.yaml` is a cast of its own, called NAME. `shinymas.yaml` is laid over the
+embedded cast: a character of the same name takes the place of the one there, others are added at the end;
+a model version likewise. What the embedded cast withholds is withheld in every cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from .catalogue import EMBEDDED, Cast, name_keys, read
+from .errors import CastError, shown
+
+DEFAULT_CAST = "shinymas"
+_FOLDER = "shinymas"
+_MAX_FILES = 200
+
+
+@dataclass(frozen=True)
+class Casts:
+    """All casts by name, the embedded one first; `problems` holds a sentence for each unusable file."""
+
+    by_name: Mapping[str, Cast]
+    problems: tuple[str, ...] = ()
+
+    def get(self, name: str) -> Cast:
+        """The cast called `name`. Raises CastError, with the problems found, where there is none."""
+        if name not in self.by_name:
+            known = ", ".join(shown(known) for known in self.by_name)
+            broken = "".join(f"; {problem}" for problem in self.problems)
+            raise CastError(f"there is no cast '{shown(name)}'; there are {known}{broken}")
+        return self.by_name[name]
+
+    def character_names(self) -> tuple[str, ...]:
+        """The names of everyone, cast by cast, each once."""
+        return tuple(dict.fromkeys(c.name for cast in self.by_name.values() for c in cast.characters))
+
+
+def load_casts(user_directory: Path) -> Casts:
+    """All casts, read anew only where a file changed. A broken file is reported, never raised."""
+    embedded = _read(EMBEDDED, DEFAULT_CAST, *_stamp(EMBEDDED))
+    casts, problems = {DEFAULT_CAST: embedded}, []
+    for path in _files(user_directory):
+        try:
+            _check(path)
+            own = _read(path, path.stem, *_stamp(path))
+            casts[path.stem] = _over(embedded, own)
+        except OSError as error:
+            problems.append(f"cast file {shown(path.name)} left out: {error.strerror}")
+        except CastError as error:
+            problems.append(f"cast file left out: {error}")
+    return Casts(MappingProxyType(casts), tuple(problems))
+
+
+def fingerprint(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """(path, mtime in ns, size) of every cast file: changes when a cast may have."""
+    stamps = []
+    for path in (EMBEDDED, *_files(user_directory)):
+        try:
+            stamps.append((str(path), *_stamp(path)))
+        except OSError:
+            stamps.append((str(path), 0, 0))
+    return tuple(stamps)
+
+
+def _files(user_directory: Path) -> list[Path]:
+    return sorted((user_directory / _FOLDER).glob("*.yaml"))[:_MAX_FILES]
+
+
+def _check(path: Path) -> None:
+    folder = path.parent.resolve()
+    if path.resolve().parent != folder:
+        raise CastError(f"{shown(path.name)}: points out of {_FOLDER}/; put the file itself there")
+    if not path.is_file():  # a FIFO would be waited on for ever
+        raise CastError(f"{shown(path.name)}: is not a file")
+    if not path.stem.isprintable():
+        raise CastError(f"{shown(path.name)}: give the file a name of printable characters")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=_MAX_FILES + 1)
+def _read(path: Path, name: str, mtime_ns: int, size: int) -> Cast:
+    return read(path, name)
+
+
+def _over(embedded: Cast, own: Cast) -> Cast:
+    withheld = tuple(dict.fromkeys((*embedded.withheld, *own.withheld)))
+    if own.name != DEFAULT_CAST:
+        return replace(own, withheld=withheld)
+    replaced = {character.name: character for character in own.characters}
+    kept = tuple(replaced.pop(c.name, c) for c in embedded.characters)
+    merged = (*kept, *replaced.values())
+    owners: dict[str, str] = {}
+    for character in merged:
+        for key in sorted(name_keys(character)):
+            if owners.setdefault(key, character.name) != character.name:
+                raise CastError(
+                    f"{DEFAULT_CAST}.yaml: '{shown(key)}' would find both {owners[key]} and "
+                    f"{shown(character.name)}; rename one"
+                )
+    models = MappingProxyType({**embedded.models, **own.models})
+    return Cast(DEFAULT_CAST, merged, models, withheld)
