@@ -1,0 +1,12 @@
+"""The ComfyUI nodes: thin, one file per theme; the only part of the pack that imports ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import ApplyLoha
+from .load import LoadLoha
+
+
+
+class ShinyMasExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadLoha, ApplyLoha]

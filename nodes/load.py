@@ -1,0 +1,66 @@
+"""Load LoHa: a file of the `loras` folder to the value that every other node takes."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..loha import FileError, files, summary
+from ..loha.errors import show
+from .compat import schema
+from .versions import version_lines
+
+LohaType = io.Custom("SHINYMAS_LOHA")
+
+
+class LoadLoha(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ShinyMasLoadLoha",
+            display_name="Load LoHa",
+            category="ShinyMas/LoHa",
+            description="Reads and checks a LoHa file of the models/loras folder. Plain LoRA files load too.",
+            search_aliases=["lycoris", "hadamard", "lora loader", "shinymas"],
+            inputs=[
+                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"),
+                               tooltip="A .safetensors file in ComfyUI's models/loras folder."),
+            ],
+            outputs=[
+                LohaType.Output("loha", display_name="loha", tooltip="The checked file, for Apply LoHa."),
+                io.String.Output("info", display_name="info",
+                                 tooltip="What the file holds, one fact a line: hash, kinds, ranks, alphas, top tags."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str) -> object:
+        """A file replaced under the same name is read anew."""
+        path = folder_paths.get_full_path("loras", lora_name)
+        return (path, *files.fingerprint(path)) if path else (lora_name,)
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str) -> bool | str:
+        try:
+            _path(lora_name)
+        except FileError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, lora_name: str) -> io.NodeOutput:
+        loha = files.read(_path(lora_name))
+        info = "\n".join(summary.describe(loha) + version_lines(loha))
+        return io.NodeOutput(loha, info, ui={"text": [info]})
+
+
+def _path(name: str) -> str:
+    if name not in folder_paths.get_filename_list("loras"):
+        raise FileError(f"'{show(name)}' is not in the models/loras folder; put the file there and press R to "
+                        "refresh the list. The help page of this node says where to get it.")
+    path = folder_paths.get_full_path("loras", name)
+    if path is None or not os.path.lexists(path):
+        raise FileError(f"'{show(name)}' was in the models/loras folder and is gone; put it back or choose another.")
+    return path
