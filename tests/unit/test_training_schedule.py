@@ -1,0 +1,96 @@
+"""Learning rates against torch's own classes, the page's claim, and resuming."""
+
+import math
+
+import pytest
+import torch
+from shinymas_loha.loha.errors import SettingsError
+from shinymas_loha.loha.training.schedule import build, curve
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LinearLR, SequentialLR
+
+NAMES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")
+STEPS = 20
+
+
+def _optimizer(rate: float = 1e-3) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
+
+
+def _rates(schedule, optimizer, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_the_page_over_31_epochs_is_torchs_own():
+    optimizer = _optimizer()
+    n = STEPS
+    printed = SequentialLR(optimizer, [
+        LinearLR(optimizer, 0.1, total_iters=n),
+        CosineAnnealingWarmRestarts(optimizer, n * 2, T_mult=2),
+    ], [n])
+    ours = curve("page", learning_rate=1e-3, steps_per_epoch=n, total_steps=31 * n)
+    assert ours == _rates(printed, optimizer, 31 * n)
+
+
+def test_the_page_follows_its_formula_and_bottoms_after_3_7_15_and_31_epochs():
+    ours = curve("page", learning_rate=1e-3, steps_per_epoch=STEPS, total_steps=31 * STEPS)
+    expected = [1e-3 * (0.1 + 0.9 * step / STEPS) for step in range(STEPS)]
+    for epochs in (2, 4, 8, 16):
+        length = epochs * STEPS
+        expected += (0.5e-3 * (1 + math.cos(math.pi * step / length)) for step in range(length))
+    assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    lowest = [step + 1 for step in range(1, len(ours))
+              if ours[step] < ours[step - 1] and (step + 1 == len(ours) or ours[step + 1] > ours[step])]
+    assert lowest == [3 * STEPS, 7 * STEPS, 15 * STEPS, 31 * STEPS]
+
+
+def test_warm_up_rises_in_a_line_and_meets_the_shape():
+    ours = curve("cosine", learning_rate=1.0, steps_per_epoch=10, total_steps=50, warmup=10)
+    assert ours[:11] == pytest.approx([step / 10 for step in range(11)])
+    assert ours[30] == pytest.approx(0.5)
+    assert ours[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 39 / 40)))
+
+
+def test_restarts_start_again_at_the_peak():
+    ours = curve("cosine_with_restarts", learning_rate=1.0, steps_per_epoch=10, total_steps=40, cycles=4)
+    assert [ours[at] for at in (0, 10, 20, 30)] == pytest.approx([1.0] * 4)
+    assert ours[9] < 0.05
+
+
+def test_linear_and_constant():
+    assert curve("linear", learning_rate=1.0, steps_per_epoch=1, total_steps=4) == [1.0, 0.75, 0.5, 0.25]
+    assert curve("constant", learning_rate=0.5, steps_per_epoch=1, total_steps=3) == [0.5] * 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stop", [1, STEPS - 1, STEPS, STEPS + 1, 3 * STEPS, 77])
+def test_resuming_continues_to_the_bit(name, stop):
+    total = 7 * STEPS
+    settings = {"steps_per_epoch": STEPS, "total_steps": total, "warmup": 0 if name == "page" else 5}
+    whole = curve(name, learning_rate=1e-3, **settings)
+    first = _optimizer()
+    schedule = build(name, first, **settings)
+    _rates(schedule, first, stop)
+    second = _optimizer()
+    resumed = build(name, second, **settings)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    assert _rates(resumed, second, total - stop) == whole[stop:]
+
+
+def test_groups_keep_their_own_peaks():
+    groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in (1e-3, 5e-4)]
+    optimizer = torch.optim.SGD(groups)
+    build("page", optimizer, steps_per_epoch=4, total_steps=28)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-4, 5e-5])
+
+
+def test_unknown_names_and_empty_runs_are_refused():
+    with pytest.raises(SettingsError, match="'wave' is not one of page"):
+        build("wave", _optimizer(), steps_per_epoch=1, total_steps=1)
+    with pytest.raises(SettingsError, match="10 of 10 steps leave nothing"):
+        build("linear", _optimizer(), steps_per_epoch=1, total_steps=10, warmup=10)
