@@ -1,0 +1,42 @@
+"""Where the development tools keep their things, and the sample models they draw with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+BASE = TOOLS / "base"
+
+# Set by the Makefile; the defaults are what it builds.
+COMFYUI = Path(os.environ.get("COMFYUI", TOOLS / "comfyui"))
+PYTHON = os.environ.get("PYTHON", sys.executable)
+
+CHECKPOINT = "random-weights.safetensors"
+LOHA = "random-loha.safetensors"
+
+
+def add_samples(base: Path, size: str) -> None:
+    """Put the sample checkpoint and LoHa of this size into `base`'s model folders.
+
+    They are written once, and again when the script that writes them has changed.
+    """
+    for name, folder, script in (
+        (CHECKPOINT, "checkpoints", "checkpoint.py"),
+        (LOHA, "loras", "sample_loha.py"),
+    ):
+        written = _written(TOOLS / "samples" / size / name, ROOT / "dev" / script, size)
+        link = base / "models" / folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(written)
+
+
+def _written(path: Path, script: Path, size: str) -> Path:
+    if not path.exists() or path.stat().st_mtime < script.stat().st_mtime:
+        print(f"writing {path}", flush=True)
+        subprocess.run([PYTHON, script, path, "--comfyui", COMFYUI, "--size", size], check=True)
+    return path
