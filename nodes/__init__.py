@@ -4,9 +4,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyLoha
 from .load import LoadLoha
-
+from .prompt import CharacterPrompt
 
 
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadLoha, ApplyLoha]
+        return [LoadLoha, ApplyLoha, CharacterPrompt]
