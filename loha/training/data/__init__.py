@@ -1,0 +1,17 @@
+"""Pictures and captions: folders to an index, an index to batches, batches to latents."""
+
+from .captions import CaptionError, read_caption, tags_of, varied
+from .dataset import Batch, Item, TrainingData
+from .folders import ImageFolder, fingerprint
+from .info import describe_data
+from .latents import Latents, Posterior
+from .options import CaptionOptions, DataOptions, FolderOptions
+from .pictures import PictureError
+from .randomness import seed_for, stream
+from .scan import PictureIndex, index_pictures
+
+__all__ = [
+    "Batch", "CaptionError", "CaptionOptions", "DataOptions", "FolderOptions", "ImageFolder", "Item",
+    "Latents", "PictureError", "PictureIndex", "Posterior", "TrainingData", "describe_data",
+    "fingerprint", "index_pictures", "read_caption", "seed_for", "stream", "tags_of", "varied",
+]

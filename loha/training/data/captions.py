@@ -1,0 +1,82 @@
+"""Caption files, and how a caption is varied."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from ...errors import FileError, show
+from .options import CaptionOptions
+
+CAPTION_ENDINGS = (".txt", ".caption")
+_MAX_BYTES = 1 << 20
+
+
+class CaptionError(FileError):
+    """A caption file cannot be read; `reason` says why, without the file's name."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{show(path, 200)}: {reason}")
+        self.reason = reason
+
+
+def read_caption(path: Path | str) -> str:
+    """The caption in a UTF-8 file: lines joined by a space, a byte order mark left out.
+
+    Raises:
+        CaptionError: over 1 MB, not UTF-8 (with a guess what it is), or not readable.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise CaptionError(path, f"cannot be read ({show(error.strerror or error)})") from error
+    if len(raw) > _MAX_BYTES:
+        raise CaptionError(path, "over 1 MB: not a caption")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaptionError(
+            path, f"not UTF-8 (byte {error.start}), it looks like {_guess(raw)}: save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise CaptionError(path, f"holds zero bytes, it looks like {_guess(raw)}: save it as UTF-8")
+    return " ".join(text.split())
+
+
+def tags_of(caption: str) -> list[str]:
+    """The comma-separated tags, trimmed, empty ones left out."""
+    return [tag for part in caption.split(",") if (tag := part.strip())]
+
+
+def varied(caption: str, options: CaptionOptions, draw: random.Random) -> str:
+    """A caption as it is trained this time: dropped, shuffled, thinned and prefixed as chosen.
+
+    A dropped caption is empty, prefix and all. The first `keep_tokens` tags keep their places.
+    Draws nothing that the options do not ask for.
+    """
+    if options.caption_dropout and draw.random() < options.caption_dropout:
+        return ""
+    if options.shuffle or options.tag_dropout:
+        tags = tags_of(caption)
+        kept, free = tags[:options.keep_tokens], tags[options.keep_tokens:]
+        if options.shuffle:
+            draw.shuffle(free)
+        if options.tag_dropout:
+            free = [tag for tag in free if draw.random() >= options.tag_dropout]
+        caption = ", ".join(kept + free)
+    return f"{options.prefix} {caption}".strip() if options.prefix else caption
+
+
+def _guess(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:64]:
+        return "UTF-16"
+    for encoding, name in (("cp932", "Shift-JIS"), ("gb18030", "GB 18030")):
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        # Half-width kana are what other encodings' bytes turn into under Shift-JIS.
+        if not any("\uff61" <= char <= "\uff9f" for char in text):
+            return name
+    return "Latin-1 or another one-byte encoding"

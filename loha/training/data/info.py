@@ -1,0 +1,38 @@
+"""What a person should know of the pictures, one `key: value` a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ...errors import show
+from .dataset import TrainingData
+
+_SHOWN = 50
+
+
+def describe_data(data: TrainingData, processes: int = 1) -> str:
+    """Counts, folders, buckets, captions and what was left out. Names are escaped."""
+    index, options = data.index, data.options
+    in_folder = Counter(index.folder_of.tolist())
+    sources = index.caption_sources
+    lines = [
+        f"pictures: {len(index)}",
+        f"shown per epoch: {len(data)}",
+        f"batches per epoch: {data.batches_per_epoch(processes)}",
+        f"left out: {len(index.left_out)}",
+        f"resolution: {options.resolution}",
+        f"batch size: {options.batch_size}",
+        f"latent cache: {options.latent_cache}",
+        f"checked: {'every picture decoded' if index.was_decoded else 'headers and ends of files'}",
+        f"captions: {sources['file']} from files, {sources['folder']} from folder names, "
+        f"{sources['empty']} empty",
+    ]
+    lines += (
+        f"folder: {show(folder.label)} · {in_folder[position]} × {folder.repeats}"
+        for position, folder in enumerate(index.folders) if in_folder[position]
+    )
+    lines += (f"bucket: {width}x{height} · {count}" for (width, height), count in data.bucket_counts().items())
+    lines += (f"left out: {show(path, 200)}: {reason}" for path, reason in index.left_out[:_SHOWN])
+    if len(index.left_out) > _SHOWN:
+        lines.append(f"left out: … and {len(index.left_out) - _SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,150 @@
+"""Posteriors of the VAE: encoded afresh, kept in memory, or kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ...errors import FileError, SettingsError, show
+from .dataset import Batch, TrainingData
+
+_LAYOUT = 1  # Part of the key: raise it when what is stored changes.
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the VAE's encoder says of pictures: `mean` and `std`, (batch, 4, height / 8, width / 8).
+
+    On the device and in the dtype that `encode` gave; out of a cache, on the CPU. Not yet scaled
+    by 0.18215. Where the encoder gives no distribution, `std` is zero.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + std · noise, for `noise` ~ N(0, I) of the same shape."""
+        return self.mean + self.std * noise
+
+
+Encode = Callable[[Tensor], Posterior]
+
+
+class Latents:
+    """Posteriors of batches, through the cache that the data options chose.
+
+    Args:
+        data: the pictures.
+        encode: pixels (batch, 3, height, width) float32 in 0 … 1 → `Posterior`.
+        folder: where the disk cache lies; made if missing.
+        vae_key: names the VAE and its precision, such as a hash: latents of another one are not used.
+
+    Raises:
+        SettingsError: a disk cache without a folder.
+    """
+
+    def __init__(
+        self, data: TrainingData, encode: Encode, *, folder: Path | None = None, vae_key: str = ""
+    ) -> None:
+        if data.options.latent_cache == "disk" and folder is None:
+            raise SettingsError("latent_cache is disk, and no folder for it was given")
+        self._data = data
+        self._encode = encode
+        self._folder = folder
+        self._vae_key = vae_key
+        self._kept: dict[tuple[int, bool], Posterior] = {}
+        self._content: dict[int, str] = {}
+
+    def __call__(self, batch: Batch, seed: int) -> Posterior:
+        """The batch's posterior.
+
+        With a cache each picture is encoded on its own: what is kept then does not depend on its
+        neighbours, and a resumed run finds the same numbers.
+
+        Raises:
+            PictureError: a picture broke or vanished since it was indexed.
+            FileError: the disk cache cannot be written.
+        """
+        mode = self._data.options.latent_cache
+        if mode == "none":
+            return self._encode(self._data.pixels(batch, seed))
+        one = self._from_memory if mode == "memory" else self._from_disk
+        flips = self._data.is_flipped(batch, seed)
+        found = [one(item.picture, flip) for item, flip in zip(batch.items, flips, strict=True)]
+        return Posterior(torch.cat([each.mean for each in found]), torch.cat([each.std for each in found]))
+
+    def _fresh(self, picture: int, flipped: bool) -> Posterior:
+        posterior = self._encode(self._data.picture(picture, flipped)[None])
+        return Posterior(posterior.mean.cpu().contiguous(), posterior.std.cpu().contiguous())
+
+    def _from_memory(self, picture: int, flipped: bool) -> Posterior:
+        key = (picture, flipped)
+        if key not in self._kept:
+            self._kept[key] = self._fresh(picture, flipped)
+        return self._kept[key]
+
+    def _from_disk(self, picture: int, flipped: bool) -> Posterior:
+        path = self._folder / f"{self._key(picture, flipped)}.safetensors"
+        width, height = self._data.index.bucket(picture)
+        kept = _read(path, (height // 8, width // 8))
+        if kept is None:
+            kept = self._fresh(picture, flipped)
+            _write(path, kept)
+        return kept
+
+    def _key(self, picture: int, flipped: bool) -> str:
+        if picture not in self._content:
+            path = self._data.index.path(picture)
+            try:
+                self._content[picture] = sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise FileError(f"{show(path, 200)} cannot be read: {error.strerror}") from error
+        parts = (
+            _LAYOUT, self._content[picture], self._data.index.bucket(picture), self._data.options.fit,
+            flipped, self._vae_key,
+        )
+        return sha256(repr(parts).encode("utf-8")).hexdigest()
+
+
+def _read(path: Path, size: tuple[int, int]) -> Posterior | None:
+    """A kept posterior, or None where there is none or its bytes are not what was written."""
+    try:
+        raw = path.read_bytes()
+        start = 8 + int.from_bytes(raw[:8], "little")
+        if json.loads(raw[8:start])["__metadata__"]["sha256"] != sha256(raw[start:]).hexdigest():
+            return None
+        tensors = load(raw)
+        posterior = Posterior(tensors["mean"], tensors["std"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return posterior if tuple(posterior.mean.shape[2:]) == size else None
+
+
+def _write(path: Path, posterior: Posterior) -> None:
+    """Written whole or not at all: a killed run leaves no half file under the final name."""
+    tensors = {"mean": posterior.mean, "std": posterior.std}
+    plain = save(tensors)
+    body = plain[8 + int.from_bytes(plain[:8], "little"):]
+    # Not mkstemp: its files are readable by their owner alone, whatever the umask says.
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(tensors, {"sha256": sha256(body).hexdigest()}))
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise FileError(
+            f"the latent cache {show(path.parent, 200)} cannot be written: {error.strerror}. "
+            "Free some space, or set latent_cache to memory or none."
+        ) from error

@@ -1,0 +1,153 @@
+"""Folders to an index: repeats, captions, what is left out, and what stops everything."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from shinymas_loha.loha.errors import FileError, SettingsError
+from shinymas_loha.loha.training.data import (
+    CaptionOptions,
+    DataOptions,
+    FolderOptions,
+    TrainingData,
+    describe_data,
+    fingerprint,
+    index_pictures,
+)
+
+
+def _save(path: Path, size=(128, 128), caption: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "red").save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+
+
+def _options(*folders: Path | FolderOptions, **values) -> DataOptions:
+    return DataOptions(
+        tuple(each if isinstance(each, FolderOptions) else FolderOptions(each) for each in folders),
+        **{"resolution": 256, **values},
+    )
+
+
+def test_kohyas_layout_with_repeats_and_names(tmp_path):
+    _save(tmp_path / "10_Sakuragi Mano" / "b.png", caption="Sakuragi Mano, smile")
+    _save(tmp_path / "10_Sakuragi Mano" / "a.png")
+    _save(tmp_path / "2_風野灯織" / "a.png")
+    _save(tmp_path / "plain" / "a.png")
+    _save(tmp_path / "root.png", caption="")
+    _save(tmp_path / "plain" / "deeper" / "never.png")
+    _save(tmp_path / ".hidden" / "never.png")
+    index = index_pictures(_options(tmp_path))
+    assert [(index.folder(at).label, index.names[at], index.folder(at).repeats, index.captions[at])
+            for at in range(len(index))] == [
+        (tmp_path.name, "root.png", 1, ""),
+        ("10_Sakuragi Mano", "a.png", 10, "Sakuragi Mano"),
+        ("10_Sakuragi Mano", "b.png", 10, "Sakuragi Mano, smile"),
+        ("2_風野灯織", "a.png", 2, "風野灯織"),
+        ("plain", "a.png", 1, "plain"),
+    ]
+    assert index.caption_sources == {"file": 1, "folder": 3, "empty": 1}
+    assert len(TrainingData(index, _options(tmp_path))) == 1 + 20 + 2 + 1
+
+
+def test_a_number_of_repeats_takes_one_folder_alone(tmp_path):
+    _save(tmp_path / "5_a" / "a.png")
+    _save(tmp_path / "5_a" / "3_b" / "never.png")
+    index = index_pictures(_options(FolderOptions(tmp_path / "5_a", repeats=7, name="Mano")))
+    assert len(index) == 1 and index.folder(0).repeats == 7 and index.captions == ("Mano",)
+    assert index_pictures(_options(tmp_path / "5_a")).folder(0).repeats == 5
+
+
+def test_caption_files_by_ending(tmp_path):
+    for name in ("a", "b", "c.d"):
+        _save(tmp_path / f"{name}.png")
+    (tmp_path / "a.TXT").write_text("from txt", encoding="utf-8")
+    (tmp_path / "a.caption").write_text("from caption", encoding="utf-8")
+    (tmp_path / "b.caption").write_text("b", encoding="utf-8")
+    (tmp_path / "c.d.txt").write_text("c", encoding="utf-8")
+    assert index_pictures(_options(tmp_path)).captions == ("from txt", "b", "c")
+    chosen = FolderOptions(tmp_path, captions=CaptionOptions(extension=".caption"), name="-")
+    assert index_pictures(_options(chosen)).captions == ("from caption", "b", "-")
+
+
+def test_strange_pictures_are_named_and_the_rest_is_used(tmp_path):
+    _save(tmp_path / "good.png")
+    _save(tmp_path / "tiny.png", (1, 1))
+    _save(tmp_path / "ribbon.png", (64, 640))
+    (tmp_path / "half.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "moving.gif").write_bytes(b"GIF89a")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "notes.md").write_text("not a picture", encoding="utf-8")
+    Image.new("RGB", (64, 64)).save(
+        tmp_path / "evil\u202egnp.png", save_all=True, append_images=[Image.new("RGB", (64, 64), "red")])
+    options = _options(tmp_path)
+    data = TrainingData(index_pictures(options), options)
+    lines = describe_data(data).splitlines()
+    assert lines[:4] == ["pictures: 1", "shown per epoch: 1", "batches per epoch: 1", "left out: 6"]
+    assert all(": " in line for line in lines)
+    text = "\n".join(lines)
+    for wanted in ("tiny.png: 1×1, smaller than 64 pixels", "ribbon.png: 64×640, longer than 4 times",
+                   "half.jpg: ", "moving.gif: gif is not supported", "evil\\u202egnp.png: animated",
+                   "folder.png: not a regular file"):
+        assert wanted in text
+    assert "bucket: 128x128 · 1" in lines and "notes.md" not in text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_does_not_hang(tmp_path):
+    _save(tmp_path / "good.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert [path.name for path, _ in index_pictures(_options(tmp_path)).left_out] == ["pipe.png"]
+
+
+def test_nothing_usable_is_an_error_that_says_why(tmp_path):
+    with pytest.raises(FileError, match="no JPEG, PNG or WebP picture in it"):
+        index_pictures(_options(tmp_path))
+    _save(tmp_path / "tiny.png", (2, 2))
+    with pytest.raises(FileError, match=r"none of 1 picture\(s\) can be used:\ntiny.png: 2×2"):
+        index_pictures(_options(tmp_path))
+    with pytest.raises(FileError, match="no such folder"):
+        index_pictures(_options(tmp_path / "gone"))
+    with pytest.raises(SettingsError, match="no folder of pictures"):
+        index_pictures(_options())
+
+
+def test_captions_in_other_encodings_are_all_named(tmp_path):
+    for name in ("a", "b", "c"):
+        _save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_bytes("黒髪".encode("cp932"))
+    (tmp_path / "c.txt").write_bytes("black".encode("utf-16"))
+    with pytest.raises(FileError, match=r"(?s)2 caption file\(s\).*a\.txt: not UTF-8.*c\.txt.*UTF-16"):
+        index_pictures(_options(tmp_path))
+
+
+@pytest.mark.parametrize("label", ["0_a", "10001_a", "9" * 30 + "_a"])
+def test_repeats_beyond_reason(tmp_path, label):
+    _save(tmp_path / label / "a.png")
+    with pytest.raises(SettingsError, match="repeats, outside 1 to 10000: rename it"):
+        index_pictures(_options(tmp_path))
+
+
+def test_cancelling_passes_through(tmp_path):
+    class Cancelled(Exception):
+        pass
+
+    def progress(done: int, total: int) -> None:
+        raise Cancelled
+
+    _save(tmp_path / "a.png")
+    with pytest.raises(Cancelled):
+        index_pictures(_options(tmp_path), progress)
+
+
+def test_the_fingerprint_follows_the_folder(tmp_path):
+    _save(tmp_path / "1_a" / "a.png")
+    options = _options(tmp_path)
+    before = fingerprint(options)
+    assert fingerprint(options) == before
+    (tmp_path / "1_a" / "a.txt").write_text("new", encoding="utf-8")
+    after = fingerprint(options)
+    assert after != before
+    assert fingerprint(_options(tmp_path, batch_size=2)) != after
