@@ -1,8 +1,8 @@
 """LoHa files: bytes in, a validated `Loha` out, and back.
 
-`opening` and `looks` touch the file, `container` knows the safetensors layout, `grouping` and
-`validate` turn tensors into modules, `peft` finds the scale of a PEFT file; `write`, `names`,
-`atomic` and `hashes` are the way back.
+`read` opens (`opening`, `looks`), checks the layout (`container`) and assembles modules
+(`assemble`: `grouping`, `validate`, `finite`, and `peft` for PEFT's scale); `write` is the way
+back (`names`, `atomic`, `hashes`).
 """
 
 from .names import resolve_name

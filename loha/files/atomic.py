@@ -40,8 +40,6 @@ def write_whole(target: Path, chunks: Iterable[bytes | memoryview], overwrite: b
                 temporary.unlink()
             raise
         _flush_folder(target.parent)
-    except FileExistsError as error:
-        raise _exists(target) from error
     except OSError as error:
         raise FileError(f"{show(target.name)}: cannot be written ({reason(error)}); nothing was changed. "
                         "Check the free space and the permissions of the folder.") from error
@@ -85,8 +83,8 @@ def _put(temporary: Path, target: Path, overwrite: bool) -> None:
         return
     try:
         os.link(temporary, target)  # unlike a rename on POSIX, fails if somebody made the target meanwhile
-    except FileExistsError:
-        raise
+    except FileExistsError as error:
+        raise _exists(target) from error
     except OSError:  # a file system without hard links
         _require_free(target, overwrite)
         os.rename(temporary, target)

@@ -167,7 +167,8 @@ def _entry(name: str, fields: object) -> Entry:
     try:
         label, shape, (start, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
         numbers = (*shape, start, end)
-        sound = type(label) is str and {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) <= _MAX_NUMBER
+        sound = type(label) is str and {*map(type, numbers)} == {int}
+        sound = sound and min(numbers) >= 0 and max(numbers) <= _MAX_NUMBER
     except (TypeError, KeyError, ValueError):
         sound = False
     if not sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..errors import show
 from ..value import CORE_NAMES, FACTOR_NAMES
@@ -59,10 +59,10 @@ def flaw(name: str) -> str | None:
     return None
 
 
-def shown_once(name: str, taken: Iterable[str]) -> str:
+def shown_once(name: str, taken: Collection[str]) -> str:
     """`name` made fit for a message, and numbered where another name looks the same when cut."""
-    text, number = show(name), 2
-    unique = text
+    text = unique = show(name)
+    number = len(taken) + 1  # not from 2 on: thousands of such names would take a minute
     while unique in taken:
         unique, number = f"{text} ({number})", number + 1
     return unique

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -12,12 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, show
-from ..value import Loha, LohaModule, Source
-from . import container, grouping, peft
-from .finite import non_finite
+from ..value import Loha, Source
+from . import container, grouping
+from .assemble import assemble, require_adapter
 from .looks import looks_like
 from .opening import open_regular, reason
-from .validate import loha_module
 
 _CHUNK = 4 << 20
 
@@ -47,10 +48,10 @@ def _read(path: str | os.PathLike[str], file: BinaryIO) -> Loha:
     beginning = _header_bytes(file, before.st_size)
     header = container.parse_header(beginning[8:], before.st_size - len(beginning))
     groups = grouping.group(entry.name for entry in header.entries)
-    _require_adapter(groups)
+    require_adapter(groups)
 
     digest = hashlib.sha256(beginning)
-    data = torch.empty(header.data_size, dtype=torch.uint8)
+    data = _private_memory(header.data_size)
     # sha256 releases the GIL: it runs beside the reading, and its tail beside the checks.
     with ThreadPoolExecutor(1, thread_name_prefix="shinymas-sha256") as hasher:
         window = memoryview(data.numpy())
@@ -61,7 +62,7 @@ def _read(path: str | os.PathLike[str], file: BinaryIO) -> Loha:
         after = os.fstat(file.fileno())
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise FileError("was changed while it was being read; try again once it is written.")
-        loha = _build(path, header, groups, data)
+        loha = assemble(path, header, groups, data)
     source = Source(os.path.abspath(path), before.st_size, before.st_mtime_ns, digest.hexdigest())
     return replace(loha, source=source)
 
@@ -90,76 +91,22 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
     return bytes(header)
 
 
+def _private_memory(size: int) -> Tensor:
+    """`size` bytes, uint8. In huge pages where there are some: faulting small ones in takes thrice the reading."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without them
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(block, dtype=torch.uint8)
+
+
 def _fill(file: BinaryIO, chunk: memoryview) -> None:
     while chunk:
         got = file.readinto(chunk)
         if not got:
             raise FileError("became shorter while it was being read; try again once it is written.")
         chunk = chunk[got:]
-
-
-def _require_adapter(groups: grouping.Groups) -> None:
-    if not groups:
-        raise FileError("holds no tensors; download it again.")
-    if not any(suffix in grouping.KNOWN for suffixes in groups.values() for suffix in suffixes):
-        keys = [key for suffixes in groups.values() for key in suffixes.values()]
-        kind = " It looks like a checkpoint." if any(key.startswith("model.diffusion_model.") for key in keys) else ""
-        raise FileError(f"holds no LoHa or LoRA: none of its {len(keys)} tensors belongs to one "
-                        f"(first: '{show(keys[0])}').{kind} Choose a LoHa file.")
-
-
-def _build(path: str | os.PathLike[str], header: container.Header, groups: grouping.Groups, data: Tensor) -> Loha:
-    runs = container.runs(header.entries, data)
-    tensors = container.tensors(runs)
-    modules: dict[str, LohaModule] = {}
-    others: dict[str, dict[str, Tensor]] = {}
-    refused: dict[str, str] = {}
-    numbers: set[str] = set()
-
-    for name, suffixes in groups.items():
-        if flaw := grouping.flaw(name):
-            refused[grouping.shown_once(name, refused)] = flaw
-        elif grouping.LOHA.isdisjoint(suffixes):
-            if grouping.SHARED.issuperset(suffixes):
-                refused[name] = f"it holds {' and '.join(suffixes)} but no factors"
-            else:
-                others[name] = {suffix: tensors[key] for suffix, key in suffixes.items()}
-        else:
-            ours = {suffix: key for suffix, key in suffixes.items() if suffix not in grouping.BIAS}
-            if foreign := ours.keys() - grouping.LOHA - grouping.SHARED:
-                raise FileError(f"module '{show(name)}': holds LoHa factors and also '{show(', '.join(sorted(foreign)))}', "
-                                "so it is unclear what it is; save it as one kind.")
-            modules[name] = loha_module(name, {suffix: tensors[key] for suffix, key in ours.items()})
-            numbers.update(ours.values())
-            if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in grouping.BIAS}:
-                others[name] = beside
-
-    if found := non_finite(runs, numbers):
-        raise FileError(f"tensor '{show(found)}' holds NaN or infinity: the training went wrong or the file is "
-                        "damaged; choose an earlier epoch, or download it again.")
-    guessed, note = peft.alphas(path, modules.values())
-    modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in guessed.items()}
-    notes = _notes(modules, others) + ((note,) if note else ())
-    return Loha(modules, others, refused, header.metadata, notes=notes)
-
-
-def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]]) -> tuple[str, ...]:
-    zero = [name for name, module in modules.items() if module.alpha == 0]
-    negative = [name for name, module in modules.items() if module.alpha is not None and module.alpha < 0]
-    replaced = [name for name, tensors in others.items() if "set_weight" in tensors]
-    unknown = [name for name, tensors in others.items() if grouping.KNOWN.isdisjoint(tensors)]
-    facts = (
-        (zero, "has alpha 0 and changes nothing", "have alpha 0 and change nothing"),
-        (negative, "has a negative alpha and works the other way round",
-         "have a negative alpha and work the other way round"),
-        (replaced, "replaces a weight outright (set_weight), whatever the strength",
-         "replace weights outright (set_weight), whatever the strength"),
-        (unknown, "is of no known kind", "are of no known kind"),
-    )
-    return tuple(
-        f"{len(names)} {f'module {one}' if len(names) == 1 else f'modules {many}'} (first: '{show(names[0])}')."
-        for names, one, many in facts if names
-    )
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

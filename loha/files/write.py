@@ -60,6 +60,8 @@ def _serialize(
     loha: Loha, dtype: torch.dtype, metadata: Mapping[str, str], rename: Callable[[str], str] | None
 ) -> tuple[bytes, memoryview]:
     """The header and the data of the file."""
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise FileError("metadata must be strings, keys and values; nothing was written.")
     ours, untouched = _named(loha, rename)
     placed = {key: (dtype, tuple(tensor.shape)) for key, tensor in ours.items()}
     placed |= {key: (torch.float32, ()) for key in ours if key.endswith(".alpha")}
@@ -80,11 +82,10 @@ def _serialize(
     try:
         kept = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
         header = container.format_header(entries, kept | kohya_hashes(entries, kept, view))
-        container.parse_header(header[8:], len(view))
-    except (TypeError, AttributeError, UnicodeEncodeError) as error:
-        raise FileError("its metadata must be strings of valid Unicode; nothing was written.") from error
+    except UnicodeEncodeError as error:
+        raise FileError("metadata and names must be valid Unicode; nothing was written.") from error
     if len(header) - 8 > container.MAX_HEADER:
-        raise FileError(f"its metadata and names need {len(header)} bytes, more than the {container.MAX_HEADER} "
+        raise FileError(f"metadata and names need {len(header)} bytes, more than the {container.MAX_HEADER} "
                         "that a file may have; nothing was written. Shorten the metadata.")
     return header, view
 

@@ -1,0 +1,89 @@
+"""From a checked container to a `Loha`: each module sorted, validated, counted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..errors import FileError, show
+from ..value import Loha, LohaModule
+from . import container, grouping, peft
+from .finite import non_finite
+from .validate import loha_module
+
+
+def require_adapter(groups: grouping.Groups) -> None:
+    """Tell from names alone, before the data is read, that a file is for something else altogether.
+
+    Raises:
+        FileError: no tensor belongs to any kind of adapter.
+    """
+    if not groups:
+        raise FileError("holds no tensors; download it again.")
+    if not any(suffix in grouping.KNOWN for suffixes in groups.values() for suffix in suffixes):
+        keys = [key for suffixes in groups.values() for key in suffixes.values()]
+        kind = " It looks like a checkpoint." if any(key.startswith("model.diffusion_model.") for key in keys) else ""
+        raise FileError(f"holds no LoHa or LoRA: none of its {len(keys)} tensors belongs to one "
+                        f"(first: '{show(keys[0])}').{kind} Choose a LoHa file.")
+
+
+def assemble(path: str | os.PathLike[str], header: container.Header, groups: grouping.Groups, data: Tensor) -> Loha:
+    """Validate every module of the data section (uint8, 1-D) and return the Loha, still without a source.
+
+    Raises:
+        FileError: a LoHa module is malformed or holds NaN or infinity.
+    """
+    runs = container.runs(header.entries, data)
+    tensors = container.tensors(runs)
+    modules: dict[str, LohaModule] = {}
+    others: dict[str, dict[str, Tensor]] = {}
+    refused: dict[str, str] = {}
+    numbers: set[str] = set()
+
+    for name, suffixes in groups.items():
+        if flaw := grouping.flaw(name):
+            refused[grouping.shown_once(name, refused)] = flaw
+        elif grouping.LOHA.isdisjoint(suffixes):
+            if grouping.SHARED.issuperset(suffixes):
+                refused[name] = f"it holds {' and '.join(suffixes)} but no factors"
+            else:
+                others[name] = {suffix: tensors[key] for suffix, key in suffixes.items()}
+        else:
+            ours = {suffix: key for suffix, key in suffixes.items() if suffix not in grouping.BIAS}
+            if foreign := ours.keys() - grouping.LOHA - grouping.SHARED:
+                raise FileError(f"module '{show(name)}': holds LoHa factors and also "
+                                f"'{show(', '.join(sorted(foreign)))}', so it is unclear what it is; "
+                                "save it as one kind.")
+            modules[name] = loha_module(name, {suffix: tensors[key] for suffix, key in ours.items()})
+            numbers.update(ours.values())
+            if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in grouping.BIAS}:
+                others[name] = beside
+
+    if found := non_finite(runs, numbers):
+        raise FileError(f"tensor '{show(found)}' holds NaN or infinity: the training went wrong or the file is "
+                        "damaged; choose an earlier epoch, or download it again.")
+    guessed, note = peft.alphas(path, modules.values())
+    modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in guessed.items()}
+    notes = _notes(modules, others) + ((note,) if note else ())
+    return Loha(modules, others, refused, header.metadata, notes=notes)
+
+
+def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]]) -> tuple[str, ...]:
+    zero = [name for name, module in modules.items() if module.alpha == 0]
+    negative = [name for name, module in modules.items() if module.alpha is not None and module.alpha < 0]
+    replaced = [name for name, tensors in others.items() if "set_weight" in tensors]
+    unknown = [name for name, tensors in others.items() if grouping.KNOWN.isdisjoint(tensors)]
+    facts = (
+        (zero, "has alpha 0 and changes nothing", "have alpha 0 and change nothing"),
+        (negative, "has a negative alpha and works the other way round",
+         "have a negative alpha and work the other way round"),
+        (replaced, "replaces a weight outright (set_weight), whatever the strength",
+         "replace weights outright (set_weight), whatever the strength"),
+        (unknown, "is of no known kind", "are of no known kind"),
+    )
+    return tuple(
+        f"{len(names)} {f'module {one}' if len(names) == 1 else f'modules {many}'} (first: '{show(names[0])}')."
+        for names, one, many in facts if names
+    )

@@ -1,0 +1,148 @@
+"""What a good file becomes: layouts, names, PEFT's scale, the source."""
+
+import hashlib
+import json
+import os
+
+import peft
+import pytest
+import torch
+from shinymas_loha.loha.errors import FileError
+from shinymas_loha.loha.files import fingerprint, read
+from shinymas_loha.tests.unit.files_helpers import file_bytes, flat, tucker
+
+
+def _read(tmp_path, tensors, metadata=None):
+    (tmp_path / "a.safetensors").write_bytes(file_bytes(tensors, metadata))
+    return read(tmp_path / "a.safetensors")
+
+
+def test_every_number_arrives(tmp_path):
+    """Unaligned on purpose: the helper packs an 11-byte tensor before the rest."""
+    tensors = {"odd.diff": torch.arange(11, dtype=torch.int8)} | flat("a.b", dtype=torch.float32) | tucker("t")
+    loha = _read(tmp_path, tensors, {"ss_output_name": "シャニ"})
+    found = {f"{name}.{suffix}": tensor for name, module in loha.modules.items()
+             for suffix, tensor in module.tensors().items()}
+    assert found.keys() == {name for name in tensors if not name.endswith((".alpha", ".diff"))}
+    assert all(torch.equal(tensor, tensors[name]) and tensor.dtype == tensors[name].dtype
+               for name, tensor in found.items())
+    assert torch.equal(loha.others["odd"]["diff"], tensors["odd.diff"])
+    assert loha.metadata == {"ss_output_name": "シャニ"}
+    assert [module.layout for module in loha.modules.values()] == ["flat", "tucker"]
+    assert loha.modules["t"].delta_shape == (6, 5, 3, 3)
+
+
+def test_a_name_may_end_in_weight(tmp_path):
+    name = "diffusion_model.input_blocks.1.1.proj_in.weight"
+    assert list(_read(tmp_path, flat(name)).modules) == [name]
+
+
+@pytest.mark.parametrize("kernel", [(3,), (1, 1), (3, 3, 3)])
+def test_tucker_cores_of_one_to_three_kernel_dimensions(tmp_path, kernel):
+    assert _read(tmp_path, tucker(kernel=kernel)).modules["m"].delta_shape == (6, 5, *kernel)
+
+
+def test_trailing_and_unflattened_dimensions_become_two(tmp_path):
+    tensors = flat(in_=45)
+    spread = {"m.hada_w1_a": tensors["m.hada_w1_a"].view(6, 2, 1, 1),
+              "m.hada_w1_b": tensors["m.hada_w1_b"].view(2, 5, 3, 3)}
+    module = _read(tmp_path, tensors | spread).modules["m"]
+    assert torch.equal(module.w1_a, tensors["m.hada_w1_a"])
+    assert torch.equal(module.w1_b, tensors["m.hada_w1_b"])
+
+
+def test_read_in_inference_mode_can_still_be_trained(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(file_bytes(flat(dtype=torch.float32)))
+    with torch.inference_mode():
+        factor = read(tmp_path / "a.safetensors").modules["m"].w1_a
+    (factor.clone().requires_grad_() * factor).sum().backward()
+
+
+def test_the_source_tells_a_replaced_file(tmp_path):
+    loha = _read(tmp_path, flat())
+    path = tmp_path / "a.safetensors"
+    source = loha.source
+    assert fingerprint(path) == (source.path, source.size, source.mtime_ns)
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    os.utime(path, ns=(0, 1))
+    assert fingerprint(path) != (source.path, source.size, source.mtime_ns)
+    path.unlink()
+    with pytest.raises(FileError, match="cannot be read"):
+        fingerprint(path)
+
+
+class _Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(5, 7)
+        self.second = torch.nn.Linear(7, 6)
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, value):
+        return self.second(self.first(value))
+
+
+def _saved_by_peft(folder, **settings):
+    torch.manual_seed(0)
+    config = peft.LoHaConfig(target_modules=["first", "second", "conv"], init_weights=False, **settings)
+    model = peft.get_peft_model(_Net(), config)
+    model.save_pretrained(folder)
+    return model, folder / "adapter_model.safetensors"
+
+
+def test_peft_scale_comes_from_the_configuration(tmp_path):
+    model, path = _saved_by_peft(tmp_path, r=4, alpha=6, use_effective_conv2d=True,
+                                 rank_pattern={"second": 2}, alpha_pattern={"second": 5})
+    loha = read(path)
+    assert loha.notes == ()
+    assert {name: (module.alpha, module.rank, module.layout) for name, module in loha.modules.items()} == {
+        "base_model.model.first": (6.0, 4, "flat"),
+        "base_model.model.second": (5.0, 2, "flat"),
+        "base_model.model.conv": (6.0, 4, "tucker"),
+    }
+    for name in ("first", "second"):
+        module = loha.modules[f"base_model.model.{name}"]
+        delta = (module.w1_a @ module.w1_b) * (module.w2_a @ module.w2_b) * module.scale
+        expected = model.base_model.model.get_submodule(name).get_delta_weight("default")
+        torch.testing.assert_close(delta, expected)
+
+
+def _config(**changes):
+    return json.dumps({"peft_type": "LOHA", "alpha": 6, "r": 4} | changes).encode()
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (None, "cannot be read (No such file or directory)"),
+    (b"{", "is not a valid LoHa configuration"),
+    (b"[" * 100_000, "is not a valid LoHa configuration"),
+    (b"[]", "is not a valid LoHa configuration"),
+    (_config(alpha="6"), "is not a valid LoHa configuration"),
+    (_config(alpha=float("nan")), "is not a valid LoHa configuration"),
+    (_config(alpha_pattern=[1]), "is not a valid LoHa configuration"),
+    (_config(peft_type="LORA"), "is not a valid LoHa configuration"),
+    (b" " * 1_000_001, "is larger than 1000000 bytes"),
+    (_config(r=8), "is for rank 8, the file has rank 4"),
+])
+def test_peft_without_a_usable_configuration_is_a_guess(tmp_path, content, reason):
+    _, path = _saved_by_peft(tmp_path, r=4, alpha=6)
+    (tmp_path / "adapter_config.json").unlink()
+    if content is not None:
+        (tmp_path / "adapter_config.json").write_bytes(content)
+    loha = read(path)
+    assert {module.scale for module in loha.modules.values()} == {1.0}
+    (note,) = loha.notes
+    assert note.startswith("The scale is a guess (1): ") and reason in note
+
+
+def test_peft_regular_expressions_are_not_run(tmp_path):
+    _, path = _saved_by_peft(tmp_path, r=4, alpha=6)
+    (tmp_path / "adapter_config.json").write_bytes(_config(alpha_pattern={"(.*)*second": 3, "first": 2}))
+    loha = read(path)
+    assert [loha.modules[f"base_model.model.{name}"].alpha for name in ("first", "second")] == [2.0, 6.0]
+    assert "regular expressions, which are not followed" in loha.notes[0]
+
+
+def test_a_configuration_beside_another_tools_file_is_ignored(tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes(_config())
+    loha = _read(tmp_path, flat("unet.first", alpha=None))
+    assert loha.modules["unet.first"].scale == 1.0 and loha.notes == ()
