@@ -51,13 +51,14 @@ def tag_key(text: str) -> str:
 
 def split(prompt: str) -> list[Tag]:
     """The tags of a prompt as typed, in order. A bracket without its partner is taken literally."""
-    tokens = _TOKEN.findall(prompt)
+    # A line break between a weight and its bracket belongs to neither.
+    tokens = _TOKEN.findall(re.sub(r"\s+\)", ")", prompt))
     partner = _partners(tokens)
     tags: list[Tag] = []
     runs: list[tuple[str, float]] = []
     weights = [1.0]
-    skip_from = len(prompt)
-    ends: list[tuple[int, int]] = []  # of the open groups: closing token, token from which its weight runs
+    whole = len(prompt)
+    ends: list[tuple[int, int]] = []  # of the open groups: closing token, and where in the one before its weight is
     for at, token in enumerate(tokens):
         if token == "(" and at in partner:
             close = partner[at]
@@ -65,7 +66,7 @@ def split(prompt: str) -> list[Tag]:
             value = float(explicit[1]) if explicit else math.inf
             use = explicit is not None and math.isfinite(value) and close - 1 > at
             weights.append(value if use else weights[-1] * _IMPLICIT)
-            ends.append((close, explicit.start() if use else skip_from))
+            ends.append((close, explicit.start() if use else whole))
         elif ends and at == ends[-1][0]:
             ends.pop()
             weights.pop()

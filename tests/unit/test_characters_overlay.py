@@ -1,0 +1,98 @@
+"""A person's own casts beside and over the embedded one."""
+
+import os
+
+import pytest
+from shinymas_loha.characters import CastError, build, fingerprint, load_casts
+
+HANAKO = "version: 1\ncharacters:\n  - name: Yamada Hanako\n    tags: [1girl, green hair, large breasts]\n"
+
+
+@pytest.fixture
+def user(tmp_path):
+    (tmp_path / "shinymas").mkdir()
+
+    def write(name, text):
+        (tmp_path / "shinymas" / name).write_text(text, encoding="utf-8")
+
+    return tmp_path, write
+
+
+def test_without_a_folder_there_is_the_embedded_cast(tmp_path):
+    casts = load_casts(tmp_path)
+    assert list(casts.by_name) == ["shinymas"] and casts.problems == ()
+
+
+def test_a_file_is_a_cast_of_its_own(user):
+    folder, write = user
+    write("mine.yaml", HANAKO)
+    casts = load_casts(folder)
+    assert [c.name for c in casts.get("mine").characters] == ["Yamada Hanako"]
+    assert len(casts.get("shinymas").characters) == 26
+    assert casts.character_names()[-1] == "Yamada Hanako"
+    assert len(casts.character_names()) == 27
+
+
+def test_withheld_tags_are_withheld_in_every_cast(user):
+    folder, write = user
+    write("mine.yaml", HANAKO + "withheld: [hat]\n")
+    cast = load_casts(folder).get("mine")
+    assert cast.withheld == ("breasts", "large breasts", "cleavage", "hat")
+    prompt = build(cast, cast.characters[0], tag_set="top", after="white hat")
+    assert prompt.positive == "Yamada Hanako, 1girl, green hair"
+
+
+def test_a_broken_file_is_reported_and_leaves_the_rest(user):
+    folder, write = user
+    write("bad.yaml", "version: 1\ncharacters: 5\n")
+    write("mine.yaml", HANAKO)
+    casts = load_casts(folder)
+    assert list(casts.by_name) == ["shinymas", "mine"]
+    assert casts.problems == (
+        "cast file left out: bad.yaml, line 2: characters: must be a list, such as [one, two]",
+    )
+    with pytest.raises(CastError, match="there is no cast 'bad'; there are shinymas, mine; .*bad.yaml, line 2"):
+        casts.get("bad")
+
+
+def test_shinymas_yaml_lies_over_the_embedded_cast(user):
+    folder, write = user
+    write("shinymas.yaml", HANAKO + "  - name: Kazano Hiori\n    tags: [hairpin]\n")
+    cast = load_casts(folder).get("shinymas")
+    assert [c.name for c in cast.characters][-1] == "Yamada Hanako" and len(cast.characters) == 27
+    assert cast.characters[1].tags == ("hairpin",)
+    assert cast.models["v1.0"].without == ("Ikaruga Luca",)
+
+
+def test_an_overlay_whose_alias_is_anothers_is_reported(user):
+    folder, write = user
+    write("shinymas.yaml", HANAKO + "    aliases: [Mano]\n")
+    casts = load_casts(folder)
+    assert len(casts.get("shinymas").characters) == 26
+    assert "'mano' would find both Sakuragi Mano and Yamada Hanako" in casts.problems[0]
+
+
+def test_an_edited_file_is_read_anew(user):
+    folder, write = user
+    write("mine.yaml", HANAKO)
+    before, names = fingerprint(folder), load_casts(folder).character_names()
+    write("mine.yaml", HANAKO.replace("Hanako", "Haruko"))
+    os.utime(folder / "shinymas" / "mine.yaml", ns=(1, 1))
+    assert fingerprint(folder) != before
+    assert load_casts(folder).character_names() == (*names[:-1], "Yamada Haruko")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks and FIFOs need a POSIX system")
+def test_nothing_outside_the_folder_is_read_and_nothing_hangs(user):
+    folder, write = user
+    (folder / "secret.yaml").write_text(HANAKO, encoding="utf-8")
+    (folder / "shinymas" / "link.yaml").symlink_to(folder / "secret.yaml")
+    (folder / "shinymas" / "directory.yaml").mkdir()
+    os.mkfifo(folder / "shinymas" / "pipe.yaml")
+    casts = load_casts(folder)
+    assert list(casts.by_name) == ["shinymas"]
+    assert [problem.split(": ", 2)[1:] for problem in casts.problems] == [
+        ["directory.yaml", "is not a file"],
+        ["link.yaml", "points out of shinymas/; put the file itself there"],
+        ["pipe.yaml", "is not a file"],
+    ]
