@@ -19,7 +19,7 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parent.parent
 PACK_NAME = "shinymas-loha"
-_BOOT_SECONDS = 180
+_BOOT_SECONDS = 300  # some 15 on a free machine
 _LOG_TAIL = 4000
 
 

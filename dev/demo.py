@@ -19,7 +19,7 @@ WORKFLOW = ROOT / "workflows" / "shinymas-v2.1.json"
 OVERRIDES: dict[str, dict[str, tuple[Any, str]]] = {
     "CheckpointLoaderSimple": {"ckpt_name": (CHECKPOINT, "no trained model at hand")},
     "ShinyMasLoadLoha": {"lora_name": (LOHA, "no trained LoHa at hand")},
-    "EmptyLatentImage": {"width": (192, "a CPU draws it"), "height": (288, "a CPU draws it")},
+    "EmptyLatentImage": {"width": (256, "a CPU draws it"), "height": (384, "a CPU draws it")},
     "KSampler": {"steps": (4, "a CPU draws it")},
 }
 
@@ -39,7 +39,8 @@ def draw(server: ComfyUIServer) -> tuple[list[str], list[Path]]:
     print(f"running {WORKFLOW.relative_to(ROOT)}, changed only in:")
     override(prompt)
     shown = server.run(prompt).values()
-    texts = [str(text) for output in shown for text in output.get("text", ())]
+    # Apply LoHa and the preview behind it show the same report: print it once.
+    texts = list(dict.fromkeys(text.rstrip() for output in shown for text in output.get("text", ())))
     pictures = [
         server.base / image["type"] / image["subfolder"] / image["filename"]
         for output in shown
