@@ -75,7 +75,7 @@ def exact_delta(module: LohaModule, shape: tuple[int, ...]) -> Tensor:
         form = "pqkl,qi,po->oikl"
         first = torch.einsum(form, module.t1.double(), w1_b, w1_a)
         second = torch.einsum(form, module.t2.double(), w2_b, w2_a)
-    return (first * second).reshape(shape) * ((1.0 if module.alpha is None else module.alpha / module.w1_b.shape[0]))
+    return (first * second).reshape(shape) * (1.0 if module.alpha is None else module.alpha / module.w1_b.shape[0])
 
 
 def random_weight(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
