@@ -45,19 +45,19 @@ class Version:
 
 VERSIONS = (
     Version(
-        "v1.0", "shiny-sd1-v1.safetensors", "Given Family: `Hiori Kazano`",
+        "v1.0", "shiny-sd1-v1.safetensors", "Given Family (`Hiori Kazano`)",
         "[Civitai](https://civitai.com/api/download/models/21248)",
         "trained on 594 cards, 25 characters (no Ikaruga Luca)",
         "https://civitai.com/api/download/models/21248",
     ),
     Version(
-        "v2.0", "shinymas-v2.0-000028.safetensors", "Family Given: `Kazano Hiori`",
+        "v2.0", "shinymas-v2.0-000028.safetensors", "Family Given (`Kazano Hiori`)",
         "[Hugging Face](https://huggingface.co/gustproof/sd-models/tree/main/shinymas), one of the `shinymas-v2.0` "
         "files",
         "trained on 966 cards, 26 characters, at 640 px",
     ),
     Version(
-        "v2.1", "shinymas-v2.1.safetensors", "Family Given: `Kazano Hiori`",
+        "v2.1", "shinymas-v2.1.safetensors", "Family Given (`Kazano Hiori`)",
         "[Civitai](https://civitai.com/api/download/models/44963)",
         "v2.0 tuned further at 768 px",
         "https://civitai.com/api/download/models/44963",
@@ -88,9 +88,10 @@ KINDS = {
         outputs=[("model", "MODEL"), ("clip", "CLIP"), ("report", "STRING")],
         widgets=["strength_model", "strength_clip", "strict", "block_weights"], origin=PACK),
     "ShinyMasCharacterPrompt": Kind(
+        inputs=[("previous", "STRING")],
         outputs=[("positive", "STRING"), ("negative", "STRING"), ("character", "STRING"), ("cards", "INT")],
         widgets=["character", "model_version", "tag_set", "max_tags", "weight", "before", "after", "exclude",
-                 "pick", "seed", "control_after_generate", "previous", "cast"], origin=PACK),
+                 "pick", "seed", "control_after_generate", "cast"], origin=PACK),
     "CLIPSetLastLayer": Kind([("clip", "CLIP")], [("CLIP", "CLIP")], ["stop_at_clip_layer"]),
     "CLIPTextEncode": Kind([("clip", "CLIP"), ("text", "STRING")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     "EmptyLatentImage": Kind(outputs=[("LATENT", "LATENT")], widgets=["width", "height", "batch_size"]),
@@ -119,7 +120,7 @@ class Graph:
                              "color": colour, "font_size": 24, "flags": {}})
 
     def node(self, kind: str, box: tuple[int, int, int, int], *, title: str | None = None, widgets: dict | None = None,
-             links: dict[str, tuple[int, str]] | None = None, models: Sequence[dict] = (), colour: str = "") -> int:
+             links: dict[str, tuple[int, str]] | None = None, models: Sequence[dict] = (), note: bool = False) -> int:
         """Add a node and return its id. `links` maps an input to (id of the source, name of its output)."""
         spec, node_id, widgets = KINDS[kind], len(self._nodes) + 1, widgets or {}
         if list(widgets) != list(spec.widgets):
@@ -139,8 +140,8 @@ class Graph:
             node["title"] = title
         if models:
             node["properties"]["models"] = list(models)
-        if colour:
-            node |= {"color": colour, "bgcolor": colour}
+        if note:
+            node |= {"color": "#432", "bgcolor": "#653"}  # the front end's own colours for notes
         self._nodes.append(node)
         for name, source in (links or {}).items():
             self._link(node, name, *source)
@@ -167,80 +168,83 @@ class Graph:
 def build(version: Version) -> dict:
     """The graph of one version: checkpoint and LoHa, character prompt, sampler, picture, report."""
     graph = Graph()
-    graph.group("1 · Model", "#3f5159", (420, 0, 360, 520))
-    graph.group("2 · Character", "#8a5a7a", (800, 0, 420, 920))
-    graph.group("3 · Picture", "#3f789e", (1240, 0, 760, 920))
+    graph.group("Model", "#b58b2a", (400, 0, 400, 890))
+    graph.group("Character", "#c0629b", (820, 0, 440, 890))
+    graph.group("Sampling", "#4f9a5f", (1280, 0, 360, 890))
+    graph.group("Picture and report", "#3f8fc4", (1660, 0, 480, 890))
 
-    graph.node("MarkdownNote", (0, 40, 400, 480), title="Start here", colour="#432",
-               widgets={"text": _files_note(version)})
-    graph.node("MarkdownNote", (0, 570, 400, 350), title="Prompting", colour="#432",
-               widgets={"text": _prompt_note(version)})
+    graph.node("MarkdownNote", (0, 30, 380, 480), title="Start here", note=True, widgets={"text": _files_note(version)})
+    graph.node("MarkdownNote", (0, 560, 380, 330), title="Prompts", note=True, widgets={"text": _prompt_note(version)})
 
-    checkpoint = graph.node("CheckpointLoaderSimple", (440, 50, 320, 100), models=[CHECKPOINT],
+    checkpoint = graph.node("CheckpointLoaderSimple", (420, 80, 360, 100), models=[CHECKPOINT],
                             title="Checkpoint: any SD 1.5 anime model",
                             widgets={"ckpt_name": CHECKPOINT["name"]})
-    loha = graph.node("ShinyMasLoadLoha", (440, 200, 320, 80), models=[version.lora] if version.lora else (),
+    loha = graph.node("ShinyMasLoadLoha", (420, 230, 360, 210), models=[version.lora] if version.lora else (),
                       widgets={"lora_name": version.file})
     apply = graph.node(
-        "ShinyMasApplyLoha", (440, 330, 320, 170),
+        "ShinyMasApplyLoha", (420, 490, 360, 380),
         widgets={"strength_model": 1.0, "strength_clip": 1.0, "strict": False, "block_weights": ""},
         links={"model": (checkpoint, "MODEL"), "loha": (loha, "loha"), "clip": (checkpoint, "CLIP")})
-    graph.node("PreviewAny", (420, 570, 360, 350), title="Report: what was applied",
-               links={"source": (apply, "report")})
 
     prompt = graph.node(
-        "ShinyMasCharacterPrompt", (820, 50, 380, 560),
+        "ShinyMasCharacterPrompt", (840, 80, 400, 680),
         widgets={"character": "Kazano Hiori", "model_version": version.name, "tag_set": "identity", "max_tags": 20,
-                 "weight": 1.0, "before": "masterpiece, best quality", "after": "upper body, outdoors, blue sky",
+                 "weight": 1.0, "before": "masterpiece, best quality", "after": "looking at viewer, outdoors, blue sky",
                  "exclude": "", "pick": "selected", "seed": 0, "control_after_generate": "fixed",
-                 "previous": "", "cast": "shinymas"})
-    skip = graph.node("CLIPSetLastLayer", (820, 660, 380, 60), title="Clip skip 2",
+                 "cast": "shinymas"})
+    skip = graph.node("CLIPSetLastLayer", (840, 810, 400, 60), title="Clip skip 2",
                       widgets={"stop_at_clip_layer": -2}, links={"clip": (apply, "clip")})
-    positive, negative = (
-        graph.node("CLIPTextEncode", (820, y, 380, 60), title=f"{name.capitalize()} prompt",
-                   widgets={"text": ""}, links={"clip": (skip, "CLIP"), "text": (prompt, name)})
-        for name, y in (("positive", 760), ("negative", 850)))
 
-    size = graph.node("EmptyLatentImage", (1260, 50, 300, 110),
+    positive, negative = (
+        graph.node("CLIPTextEncode", (1300, y, 320, 90), title=f"{name.capitalize()} prompt",
+                   widgets={"text": ""}, links={"clip": (skip, "CLIP"), "text": (prompt, name)})
+        for name, y in (("positive", 80), ("negative", 220)))
+    size = graph.node("EmptyLatentImage", (1300, 360, 320, 110),
                       widgets={"width": 512, "height": 768, "batch_size": 1})
     sampler = graph.node(
-        "KSampler", (1260, 210, 300, 270),
+        "KSampler", (1300, 520, 320, 350),
         widgets={"seed": 1, "control_after_generate": "randomize", "steps": 28, "cfg": 11.0,
                  "sampler_name": "euler_ancestral", "scheduler": "normal", "denoise": 1.0},
         links={"model": (apply, "model"), "positive": (positive, "CONDITIONING"),
                "negative": (negative, "CONDITIONING"), "latent_image": (size, "LATENT")})
-    decode = graph.node("VAEDecode", (1260, 530, 300, 50),
+
+    decode = graph.node("VAEDecode", (1680, 80, 440, 50),
                         links={"samples": (sampler, "LATENT"), "vae": (checkpoint, "VAE")})
-    graph.node("SaveImage", (1580, 50, 400, 600), widgets={"filename_prefix": f"shinymas-{version.name}"},
+    graph.node("SaveImage", (1680, 180, 440, 360), widgets={"filename_prefix": f"shinymas-{version.name}"},
                links={"images": (decode, "IMAGE")})
+    graph.node("PreviewAny", (1680, 590, 440, 280), title="Report: what was applied",
+               links={"source": (apply, "report")})
     # Any fixed UUID serves: the front end keeps one per graph to tell its tabs apart.
     return graph.document(f"5817a5c0-10fa-4000-8000-0000000000{version.name[1]}{version.name[3]}")
 
 
 def _files_note(version: Version) -> str:
     return f"""## ShinyMas {version.name}
+
 Unofficial fan work, not affiliated with the owners of THE iDOLM@STER.
 
-**1. Checkpoint** → `ComfyUI/models/checkpoints`
-Choose any SD 1.5 *anime* checkpoint you have. The plain SD 1.5 named here only makes the graph run.
+1. **Checkpoint** into `ComfyUI/models/checkpoints`: any SD 1.5 *anime* checkpoint of yours. The plain SD 1.5 that is \
+filled in makes the graph run, but it is no anime model.
 
-**2. LoHa** → `ComfyUI/models/loras`
-`{version.file}` from {version.where}: {version.about}. Licence of the weights: Fair AI Public License 1.0-SD.
+2. **LoHa** into `ComfyUI/models/loras`: `{version.file}` from {version.where}; {version.about}. Licence of the \
+weights: Fair AI Public License 1.0-SD.
 
-**3.** Press **R** to refresh the lists, choose the files in *Load Checkpoint* and *Load LoHa*, pick a character, \
-run.
+3. Press **R** to refresh the lists and choose both files. Pick a character. **Run.**
 
-The report tells how many modules of the file were applied, and why any was not."""
+The report tells how many modules of the LoHa were applied, and why any was not."""
 
 
 def _prompt_note(version: Version) -> str:
-    return f"""## How it prompts
-- {version.name} was trained on **{version.trigger}**. Keep `model_version` at **{version.name}**, the node \
-then writes names this way.
-- `identity` is hair, eyes and what else makes her; `top` is the model page's list.
+    return f"""- {version.name} knows names as {version.trigger}. With `model_version` at **{version.name}** the \
+node writes them so.
+
+- `tag_set`: *identity* is hair, eyes and whatever else makes her; *top* is the model page's list.
+
 - Your own words go into `before` and `after`.
-- Clip skip 2, Euler a, 28 steps, CFG 11, 512×768: usual for SD 1.5 anime models.
-- Too strong a style? Lower `strength_model` to 0.6–0.8."""
+
+- Clip skip 2, Euler a, 28 steps, CFG 11 and 512×768 are usual for SD 1.5 anime models.
+
+- Style too strong? Try `strength_model` 0.7."""
 
 
 def main(folder: Path = FOLDER) -> None:
