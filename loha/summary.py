@@ -72,7 +72,7 @@ def top_tags(metadata: dict[str, str]) -> list[tuple[str, int]]:
         total: Counter[str] = Counter()
         for tags in folders.values():
             total.update({str(tag).strip(): int(count) for tag, count in tags.items()})
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return []
     return sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))[:_TOP_TAGS]
 
