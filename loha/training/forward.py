@@ -1,0 +1,60 @@
+"""The forward pass of a layer with a LoHa on it, and its gradient."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from .. import product
+
+
+def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: product.Flat, scale: float) -> Tensor:
+    """`layer(x)` with the weight `W + scale · (a1·b1) ∘ (a2·b2)`, in autocast's dtype if it is on, else x's.
+
+    No tensor of the weight's size is kept for backward: W + ΔW is computed there again. The weight
+    and bias are only read and get no gradient.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return _Merged.apply(x.to(dtype), *factors, layer, scale)
+
+
+class _Merged(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor,
+                layer: nn.Linear | nn.Conv2d, scale: float) -> Tensor:
+        ctx.save_for_backward(x, a1, b1, a2, b2)
+        # Held aside, not saved: it is shared with the loaded model and autograd need not watch it.
+        ctx.layer, ctx.scale = layer, scale
+        weight = _merged(layer, x, (a1, b1, a2, b2), scale)
+        bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
+        if isinstance(layer, nn.Linear):
+            return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor):
+        x, *factors = ctx.saved_tensors
+        layer, scale = ctx.layer, ctx.scale
+        wants_x, wants_factors = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5])
+        with torch.autocast(x.device.type, enabled=False):
+            weight = _merged(layer, x, factors, scale) if wants_x else None
+            if isinstance(layer, nn.Linear):
+                rows = grad.reshape(-1, grad.shape[-1])
+                grad_x = (rows @ weight).view(x.shape) if wants_x else None
+                grad_weight = rows.t() @ x.reshape(-1, x.shape[-1]) if wants_factors else None
+            else:
+                stand_in = layer.weight.to(x.device, x.dtype) if weight is None else weight
+                grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+                    grad, x, stand_in, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
+                    (wants_x, wants_factors, False))
+            grads = product.gradients(grad_weight.flatten(1), *factors, scale) if wants_factors else (None,) * 4
+        return grad_x, *grads, None, None
+
+
+def _merged(layer: nn.Module, x: Tensor, factors: product.Flat, scale: float) -> Tensor:
+    weight = layer.weight.detach().to(x.device, x.dtype, copy=True)
+    return product.merge_(weight, *factors, scale)

@@ -1,0 +1,294 @@
+"""The run: epochs of steps, saved as it goes, to be cancelled and gone on with at any step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..errors import FileError, LohaError
+from ..value import Loha
+from . import schedule as schedules
+from .checkpoint import RunFolder
+from .data import Batch, Latents, TrainingData, seed_for
+from .distributed import World
+from .models import Models
+from .network import LohaNetwork
+from .noise import draw
+from .optimisers import make_optimiser
+from .settings import TrainingSettings
+from .state import RunState
+from .step import Step
+
+_log = logging.getLogger(__name__)
+
+# What may differ between a run and its continuation without changing any step.
+_FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
+         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
+         "gradient_checkpointing"}
+# Schedules that do not look at how long the run is.
+_ENDLESS = ("page", "constant")
+# A gradient that overflows fp16 at a scale this small is not the scale's fault.
+_LEAST_SCALE = 2.0**-10
+
+
+class TrainingError(LohaError):
+    """The run cannot go on; its last good state is kept."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step: steps and epochs from 1; the losses are the mean over the batch.
+
+    `seconds` is what this session's steps took, `steps_here` how many they were. `learning_rate` is the
+    one that the step was made with, of the first parameter group.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    steps_here: int
+
+
+@dataclass(frozen=True, eq=False)
+class Watcher:
+    """What a run tells whoever started it. What these raise ends the run, with its state kept.
+
+    Args:
+        on_step: after every step.
+        on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
+        should_stop: asked on every process after every step; true on any ends the run on all.
+    """
+
+    on_step: Callable[[Progress], None] = lambda progress: None
+    on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):
+    """The run ended early because `Watcher.should_stop` said so; its state is kept."""
+
+
+class Training:
+    """One run over `data`.
+
+    Args:
+        latents: of the same data.
+        folder: where files go; None writes nothing.
+        metadata: (step, epoch, losses) → the file's metadata.
+        precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
+        resume: go on from here exactly; see `digest`.
+        start: a LoHa to go on from, weights alone.
+
+    Raises:
+        SettingsError: settings that leave nothing to train, or that the optimiser does not take.
+    """
+
+    def __init__(self, models: Models, data: TrainingData, latents: Latents, settings: TrainingSettings, *,
+                 session: str, precision: str, folder: RunFolder | None = None,
+                 metadata: Callable[[int, int, Sequence[float]], dict[str, str]] = lambda step, epoch, losses: {},
+                 world: World = World(), resume: RunState | None = None, start: Loha | None = None) -> None:  # noqa: B008
+        self._models, self._data, self._latents, self._settings = models, data, latents, settings
+        self._folder = folder if world.is_first else None
+        self._metadata, self._world = metadata, world
+        self._session = session
+        self.network = LohaNetwork(models, settings)
+        self.notes = self.network.take(start) if start is not None and resume is None else []
+        self._step = Step(models, settings, precision)
+
+        self.steps_per_epoch = math.ceil(data.batches_per_epoch(world.size) / settings.gradient_accumulation_steps)
+        self.total_steps = settings.max_train_epochs * self.steps_per_epoch
+        if settings.max_train_steps:
+            self.total_steps = min(self.total_steps, settings.max_train_steps)
+        groups = [
+            {"params": self.network.parameters_of(text=text), "lr": rate}
+            for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
+        ]
+        self._optimiser, note = make_optimiser(
+            settings.optimizer, [group for group in groups if group["params"]], settings.optimizer_args)
+        self.notes += [note] if note else []
+        self._schedule = schedules.build(
+            settings.lr_scheduler, self._optimiser, steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps, warmup=settings.lr_warmup_steps, cycles=settings.lr_num_cycles)
+        scales = precision == "fp16" and models.device.type == "cuda"
+        self._scaler = torch.amp.GradScaler(models.device.type, enabled=scales)
+        self._parameters = list(self.network.parameters())
+
+        self.done = 0
+        self.losses: list[float] = []
+        self._started = time.time()
+        self._kept = -1  # the step whose state is on disk
+        self._is_whole = True  # false while a step changes parameters
+        if resume is not None:
+            self._restore(resume)
+
+    def digest(self) -> str:
+        """Of everything that a step's numbers follow from: a state of the same digest goes on exactly."""
+        return run_digest(self._data, self._settings, self._world, self.total_steps)
+
+    def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
+        """Train to the end and return the LoHa; files are written as the settings say.
+
+        Whatever ends it early (cancelling, running out of memory, a broken picture) leaves the state
+        after the last whole step and a LoHa in the folder, and passes through.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite.
+            Stopped: `watcher.should_stop` was true.
+        """
+        begin, before = time.monotonic(), self.done
+        try:
+            while self.done < self.total_steps:
+                epoch = self.done // self.steps_per_epoch
+                self._train_epoch(epoch, watcher, begin, before)
+                if self.done % self.steps_per_epoch == 0:
+                    self._after_epoch(epoch + 1, watcher)
+            if self._folder:
+                self._folder.write_final(self.loha())
+                self._keep()
+        except BaseException:
+            self._keep_what_there_is()
+            raise
+        return self.loha()
+
+    def loha(self) -> Loha:
+        """The network as it stands."""
+        epoch = math.ceil(self.done / self.steps_per_epoch)
+        return Loha(self.network.modules_for_file(), metadata=self._metadata(self.done, epoch, self.losses))
+
+    def state(self) -> RunState:
+        """What `resume` takes."""
+        return RunState(
+            self._session, self.digest(), self.done, self.network.state_dict(), self._optimiser.state_dict(),
+            self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started)
+
+    def _restore(self, state: RunState) -> None:
+        self.network.load_state_dict(state.parameters)
+        self._optimiser.load_state_dict(state.optimiser)
+        self._schedule.load_state_dict(state.schedule)
+        self._scaler.load_state_dict(state.scaler)
+        self.done, self.losses, self._started = state.step, list(state.losses), state.started
+        self._kept = state.step
+
+    def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
+        """The steps of an epoch that are not done yet."""
+        groups = self._settings.gradient_accumulation_steps
+        batches = iter(self._data.epoch(self._settings.seed, epoch, self._world.size))
+        for _ in range(self.done % self.steps_per_epoch * groups):
+            next(batches)
+        with self.network.attached():
+            while self.done < self.total_steps and (group := list(islice(batches, groups))):
+                rate = float(self._optimiser.param_groups[0]["lr"])
+                loss, norm, stop = self._one_step(group, watcher.should_stop())
+                watcher.on_step(Progress(
+                    self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
+                    rate, norm, time.monotonic() - begin, self.done - before))
+                if stop:
+                    raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
+
+    def _one_step(self, group: list[Batch], stop: bool) -> tuple[float, float, bool]:
+        """One optimiser step over the batches of a group: its loss, its gradient's norm, whether to stop."""
+        total = torch.zeros((), device=self._models.device)
+        for position, whole in enumerate(group):
+            self.network.begin_step(self.done, position)
+            part = whole.part(self._world.rank, self._world.size)
+            if len(part):
+                losses = self._batch_losses(part)
+                # Each process's share of the mean over the whole batch: shares are then summed.
+                loss = losses.sum() / (len(whole) * len(group))
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
+        self.network.end_step()
+        self._world.sum_gradients(self._parameters)
+        self._scaler.unscale_(self._optimiser)
+        limit = self._settings.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
+        # The one time in a step that the host waits for the device.
+        loss, stops, norm = torch.cat((told, norm.detach().view(1))).tolist()
+        self._require_finite(loss, norm)
+
+        self._is_whole = False
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._schedule.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.losses.append(loss)
+        self.done += 1
+        self._is_whole = True
+        return loss, norm, stops > 0
+
+    def _batch_losses(self, batch: Batch) -> Tensor:
+        seed = self._settings.seed
+        with torch.no_grad():
+            posterior = self._latents(batch, seed)
+            drawn = draw(batch, seed, tuple(posterior.mean.shape[1:]), self._settings.noise_offset).to(
+                self._models.device)
+            latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
+        return self._step.losses(latents, drawn, self._data.captions(batch, seed))
+
+    def _require_finite(self, loss: float, norm: float) -> None:
+        """Stop before the optimiser spoils the parameters; an fp16 overflow is the scaler's to mend."""
+        mends = self._scaler.is_enabled() and self._scaler.get_scale() > _LEAST_SCALE
+        if math.isfinite(loss) and (math.isfinite(norm) or mends):
+            return
+        self._optimiser.zero_grad(set_to_none=True)
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise TrainingError(
+            f"step {self.done + 1} of {self.total_steps}: {what}; the network after step {self.done} is kept. Lower "
+            "the learning rate, choose bf16 or fp32, or look for a broken VAE (an fp16 VAE can make such latents).")
+
+    def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
+        every = self._settings.save_every_n_epochs
+        if self._folder and every and epoch % every == 0:
+            # The LoHa first: a state may be older than the file beside it, never newer.
+            self._folder.write_epoch(self.loha(), epoch)
+            self._keep()
+        self._world.wait()
+        watcher.on_epoch(epoch, self.loha)
+
+    def _keep(self) -> None:
+        self._folder.write_state(self.state())
+        self._kept = self.done
+
+    def _keep_what_there_is(self) -> None:
+        """After an early end. A failure here must not hide what ended the run."""
+        if not (self._folder and self._is_whole and self.done > self._kept and self.done):
+            return
+        try:
+            self._folder.write_stopped(self.loha(), self.done)
+            self._keep()
+        except FileError as error:
+            _log.error("the state after step %d could not be kept: %s", self.done, error)
+
+
+def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int) -> str:
+    """Hex digest of the settings and pictures that a step's numbers follow from."""
+    chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
+    if settings.lr_scheduler not in _ENDLESS:
+        chosen["total_steps"] = total_steps
+    index = data.index
+    pictures = [index.names, index.captions, index.buckets.tolist(), index.folder_of.tolist()]
+    # Not where the folders lie: they may have moved.
+    folders = [(folder.label, folder.repeats, folder.options.flip, repr(folder.options.captions))
+               for folder in index.folders]
+    options = repr(replace(data.options, folders=()))
+    return sha256(json.dumps([chosen, world.size, options, folders, pictures]).encode()).hexdigest()
+
+
+def session_name(settings: TrainingSettings) -> str:
+    """A name for a new run, as kohya's `ss_session_id`: a number that no other run has."""
+    return str(seed_for(settings.seed, "session", time.time_ns()) % 2**32)

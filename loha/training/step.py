@@ -1,0 +1,56 @@
+"""The loss of one batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from .models import Models
+from .noise import LATENT_SCALE, Draw, NoiseSchedule
+from .settings import TrainingSettings
+from .text import encode
+
+_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Step:
+    """Losses of batches, one U-Net forward each; every picture reads its own caption.
+
+    Args:
+        precision: fp16 and bf16 run under autocast, fp32 without.
+    """
+
+    def __init__(self, models: Models, settings: TrainingSettings, precision: str) -> None:
+        self._models = models
+        self._settings = settings
+        self._precision = precision
+        self._schedule = NoiseSchedule(models.device)
+        self._is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
+
+    def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
+        """The mean squared error of each picture, (batch,) float32, min-SNR weights included.
+
+        Args:
+            latents: (batch, 4, h, w), the VAE's sample, not yet times 0.18215.
+            drawn: on the models' device.
+        """
+        settings, schedule = self._settings, self._schedule
+        latents = latents.float() * LATENT_SCALE
+        noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
+        with self._autocast():
+            # Without a text encoder to train its states are constants.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
+                states = encode(
+                    self._models.text, captions, settings.max_token_length, settings.clip_skip, latents.device)
+            prediction = self._models.predict(noisy, drawn.timesteps, states)
+        target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self._is_v else drawn.noise
+        losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+        if settings.min_snr_gamma:
+            losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self._is_v)
+        return losses
+
+    def _autocast(self) -> AbstractContextManager:
+        dtype = _AUTOCAST.get(self._precision)
+        return torch.autocast(self._models.device.type, dtype, enabled=dtype is not None)
