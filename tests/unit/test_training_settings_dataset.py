@@ -1,0 +1,82 @@
+"""kohya's dataset TOML as data options."""
+
+import pytest
+from shinymas_loha.loha.errors import SettingsError
+from shinymas_loha.loha.training.settings_dataset import data_options, read_dataset
+
+TEXT = """\
+[general]
+shuffle_caption = true
+keep_tokens = 1
+caption_extension = ".txt"
+enable_bucket = true
+
+[[datasets]]
+resolution = 768
+batch_size = 2
+max_bucket_reso = 1280
+bucket_no_upscale = true
+
+  [[datasets.subsets]]
+  image_dir = "mano"
+  num_repeats = 10
+  class_tokens = "Sakuragi Mano"
+  flip_aug = true
+
+  [[datasets.subsets]]
+  image_dir = "hiori"
+  keep_tokens = 2
+  caption_dropout_rate = 0.1
+  caption_tag_dropout_rate = 0.2
+"""
+
+
+def test_a_dataset_with_two_subsets():
+    read = read_dataset(TEXT)
+    options = read.options
+    assert not read.unknown
+    assert (options.resolution, options.batch_size, options.bucket_max) == (768, 2, 1280)
+    assert options.buckets and not options.upscale
+    mano, hiori = options.folders
+    assert (str(mano.path), mano.repeats, mano.name, mano.flip) == ("mano", 10, "Sakuragi Mano", True)
+    assert (hiori.repeats, hiori.name, hiori.flip) == (1, "", False)
+    assert mano.captions.shuffle and mano.captions.keep_tokens == 1 and mano.captions.extension == ".txt"
+    assert hiori.captions.keep_tokens == 2
+    assert (hiori.captions.caption_dropout, hiori.captions.tag_dropout) == (0.1, 0.2)
+
+
+def test_unknown_keys_are_listed():
+    assert read_dataset(TEXT + "  odd = 1\n").unknown == ("odd",)
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("resolution = 768", "resolution = 700", "resolution: 700 is not a multiple of 64"),
+    ("resolution = 768", "resolution = [512, 768]", "give one number"),
+    ("resolution = 768", 'resolution = "x"', "is not a number"),
+    ('image_dir = "mano"', "", "image_dir is missing"),
+    ('image_dir = "mano"', "image_dir = 3", "expected the path of a folder"),
+    ("num_repeats = 10", "num_repeats = 0", "0 is outside 1 to 10000"),
+    ("num_repeats = 10", "num_repeats = 1.5", "expected a whole number"),
+    ("flip_aug = true", "flip_aug = 1", "flip_aug: expected true or false"),
+    ("flip_aug = true", "is_reg = true", "is_reg = True cannot be honoured"),
+    ("flip_aug = true", "color_aug = true", "color_aug = True cannot be honoured"),
+    ("caption_dropout_rate = 0.1", "caption_dropout_rate = 2", "caption_dropout: 2.0 is outside"),
+    ("batch_size = 2", 'batch_size = "2"', "batch_size: expected a whole number"),
+    ("[general]", "[[general]]", "expected a table"),
+    ("[[datasets.subsets]]", "[[datasets.other]]", "needs \\[\\[datasets\\]\\]"),
+])
+def test_what_cannot_be(old, new, words):
+    with pytest.raises(SettingsError, match=words):
+        read_dataset(TEXT.replace(old, new))
+
+
+def test_datasets_that_differ_are_refused():
+    second = '[[datasets]]\nresolution = 640\nbatch_size = 2\n[[datasets.subsets]]\nimage_dir = "b"\n'
+    with pytest.raises(SettingsError, match="resolution is 768 in one and 640 in another"):
+        read_dataset(TEXT + second)
+    with pytest.raises(SettingsError, match="batch_size is 2 in one and 4 in another"):
+        read_dataset(TEXT + second.replace("resolution = 640\nbatch_size = 2", "resolution = 768"))
+
+
+def test_nothing_about_pictures_is_the_default():
+    assert data_options({}).resolution == 640 and data_options({}).folders == ()

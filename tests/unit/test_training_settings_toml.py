@@ -1,0 +1,203 @@
+"""The page's configuration as it is, and what happens to keys that it does not have."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+from shinymas_loha.loha.errors import FileError, LohaError, SettingsError
+from shinymas_loha.loha.training.settings import TrainingSettings
+from shinymas_loha.loha.training.settings_dataset import data_options
+from shinymas_loha.loha.training.settings_toml import read_settings
+
+# As the model page prints it.
+PAGE = """\
+[model_arguments]
+v2 = false
+v_parameterization = false
+pretrained_model_name_or_path = "animefull-final-pruned.ckpt"
+
+[additional_network_arguments]
+no_metadata = false
+network_module = "lycoris.kohya"
+network_dim = 16
+network_alpha = 1
+network_args = [ "conv_dim=0", "algo=loha",]
+network_train_unet_only = false
+network_train_text_encoder_only = false
+cache_latents = false
+
+[optimizer_arguments]
+optimizer_type = "AdamW8bit"
+learning_rate = 0.001
+max_grad_norm = 1.0
+lr_scheduler = "custom"
+
+[dataset_arguments]
+debug_dataset = false
+# batch size: 4 x 2
+# resolution: 640
+
+[training_arguments]
+output_name = "shinymas-v2.0"
+save_precision = "fp16"
+save_every_n_epochs = 1
+max_token_length = 225
+mem_eff_attn = false
+xformers = true
+max_train_epochs = 31
+max_data_loader_n_workers = 0
+persistent_data_loader_workers = false
+gradient_checkpointing = false
+gradient_accumulation_steps = 1
+mixed_precision = "fp16"
+clip_skip = 2
+log_prefix = "shinymas-v2.0"
+lowram = true
+
+[sample_prompt_arguments]
+
+[saving_arguments]
+save_model_as = "safetensors"
+"""
+
+
+def test_the_pages_configuration_is_the_default():
+    read = read_settings(PAGE)
+    assert read.settings == replace(TrainingSettings(), base_model="animefull-final-pruned.ckpt")
+    assert read.unknown == ()
+    assert set(read.ignored) == {
+        "mem_eff_attn", "xformers", "max_data_loader_n_workers", "persistent_data_loader_workers",
+        "log_prefix", "lowram",
+    }
+    data = data_options(read.data)
+    assert (data.resolution, data.batch_size, data.latent_cache) == (640, 4, "none")
+
+
+@pytest.mark.parametrize("parser", ["tomllib", "tomli", "toml"])
+def test_every_parser_reads_the_page_the_same(parser, monkeypatch):
+    pytest.importorskip(parser, reason=f"this Python has no {parser}")
+    for other in {"tomllib", "tomli", "toml"} - {parser}:
+        monkeypatch.setitem(sys.modules, other, None)
+    assert read_settings(PAGE).settings.network_alpha == 1.0
+
+
+def test_no_parser_is_said_clearly(monkeypatch):
+    for name in ("tomllib", "tomli", "toml"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SettingsError, match="no TOML parser: use Python 3.11 or newer, or install tomli"):
+        read_settings(PAGE)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_file_by_its_path(tmp_path, start):
+    path = tmp_path / "config.toml"
+    path.write_bytes(start + PAGE.replace("\n", "\r\n").encode())
+    assert read_settings(str(path)) == read_settings(PAGE)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileError, match="no such file"):
+        read_settings(str(tmp_path / "gone.toml"))
+    (tmp_path / "a.toml").write_bytes('a = "黒"'.encode("cp932"))
+    with pytest.raises(FileError, match="is not UTF-8"):
+        read_settings(str(tmp_path / "a.toml"))
+    (tmp_path / "b.toml").write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(FileError, match="has at most"):
+        read_settings(str(tmp_path / "b.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(FileError, match="no such file"):
+        read_settings(str(tmp_path / "folder.toml"))
+
+
+@pytest.mark.parametrize("text", ["lr", "[a\nb = 1", "a = 1\na = 2", "\x00 = 1", "a = [" * 5000])
+def test_text_that_is_not_toml(text):
+    with pytest.raises(SettingsError, match="the pasted configuration is not TOML"):
+        read_settings(text)
+
+
+def test_nothing_at_all_is_the_default():
+    assert read_settings("").settings == TrainingSettings()
+
+
+def test_unknown_keys_are_listed_in_order_and_escaped():
+    read = read_settings('zeta = 1\n"al\\u202epha" = 2\n[x]\nnetwork_dim = 8')
+    assert read.unknown == ("zeta", "al\u202epha") and read.settings.network_rank == 8
+    assert read.lines() == ["unknown: zeta", "unknown: al\\u202epha"]
+
+
+@pytest.mark.parametrize(("line", "field", "value"), [
+    ('lr_scheduler = "cosine_with_restarts"\nlr_scheduler_num_cycles = 4', "lr_num_cycles", 4),
+    ('lr_scheduler = "constant_with_warmup"\nlr_warmup_steps = 100', "lr_warmup_steps", 100),
+    ('mixed_precision = "no"', "mixed_precision", "fp32"),
+    ('save_precision = "float"', "save_precision", "fp32"),
+    ("v_parameterization = true", "prediction", "v"),
+    ("save_last_n_epochs = 3", "keep_last", 3),
+    ("network_train_unet_only = true", "train_text_encoder", False),
+    ("text_encoder_lr = 0", "train_text_encoder", False),
+    ("network_train_text_encoder_only = true", "train_unet", False),
+    ('network_weights = "a.safetensors"', "init_from", "a.safetensors"),
+    ('optimizer_args = ["weight_decay = 0.1", "betas=0.9,0.99"]', "optimizer_args",
+     "weight_decay=0.1 betas=0.9,0.99"),
+    ("unet_lr = 1e-4", "unet_lr", 1e-4),
+    ('sample_prompts = ["a", "b"]', "sample_prompts", "a\nb"),
+    ('network_args = ["algo=loha"]\nnetwork_dim = 8', "conv_rank", 8),
+    ('network_args = ["algo=loha", "conv_dim=4", "use_tucker=True"]', "use_tucker", True),
+    ('network_args = ["algo=loha", "conv_dim=4"]', "module_set", "all"),
+    ('network_args = ["algo=loha", "preset=attn-mlp"]', "module_set", "attention-mlp"),
+    ('network_args = ["algo=LoHa", "conv_dim=0", "rank_dropout=0.1"]', "rank_dropout", 0.1),
+    ('network_args = ["algo=loha", "conv_dim=0", "dropout=0"]', "module_set", "linear"),
+])
+def test_keys_that_are_honoured(line, field, value):
+    read = read_settings(line)
+    assert getattr(read.settings, field) == value and not read.unknown
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("v2 = true", "v2 = True cannot be honoured: this trainer is for SD 1.5"),
+    ("v2 = 0", "v2 = 0 cannot be honoured"),
+    ('network_module = "networks.lora"', "network_module = 'networks.lora' cannot be honoured"),
+    ('network_args = ["algo=lokr"]', "algo must be loha"),
+    ('network_args = ["conv_dim=0"]', "algo must be loha"),
+    ('network_args = ["algo=loha", "dora_wd=True"]', "dora_wd=True cannot be honoured"),
+    ('network_args = ["algo=loha", "dropout=0.5"]', "dropout=0.5 cannot be honoured"),
+    ('network_args = ["algo=loha", "rnak_dropout=0.5"]', "unknown rnak_dropout"),
+    ('network_args = ["algo=loha", "conv_dim=x"]', "conv_dim=x is not a number"),
+    ('network_args = ["algo=loha", "conv_dim=0", "conv_dim=4"]', "conv_dim is given twice"),
+    ('network_args = ["algo=loha", "use_tucker=maybe"]', "neither true nor false"),
+    ('network_args = ["algo=loha", "conv_dim=0", "use_tucker=True"]', "use_tucker needs the 3×3"),
+    ("network_args = 3", "network_args: expected a list"),
+    ("network_dim = 0", "network_rank: 0 is outside"),
+    ("network_train_unet_only = true\nnetwork_train_text_encoder_only = true", "exclude each other"),
+    ('network_train_unet_only = "yes"', "network_train_unet_only: expected true or false"),
+    ("fp16 = true\nbf16 = true", "fp16 and bf16 exclude each other"),
+    ("full_fp16 = true", "full_fp16 = true cannot be honoured"),
+    ('lr_scheduler = "polynomial"', "lr_scheduler: 'polynomial' is not one of page"),
+    ('lr_scheduler = "custom"\nlr_warmup_steps = 5', "exclude each other"),
+    ('lr_scheduler = "cosine"\nlr_warmup_steps = 0.05', "0.05 is a fraction"),
+    ('save_model_as = "ckpt"', "save_model_as = 'ckpt' cannot be honoured: other formats can run code"),
+    ("no_metadata = true", "no_metadata = True cannot be honoured"),
+    ('optimizer_type = "os.system"', "optimizer: 'os.system' is not known"),
+    ('optimizer_args = ["a=open(1)"]', "optimizer_args: 'open\\(1\\)' of a is neither"),
+    ('base_weights = ["x"]', "base_weights = .* cannot be honoured"),
+    ('learning_rate = "fast"', "learning_rate: expected a number, found 'fast'"),
+    ("learning_rate = nan", "not a finite number"),
+    ("seed = 1\n[a]\nseed = 2", "seed is 1 in \\[seed\\] and 2 in \\[a\\]"),
+    ("[[datasets]]\nresolution = 640", "give it to LoHa Training Data"),
+    ("max_token_length = [225]", "max_token_length: expected a whole number"),
+    ("mixed_precision = [1]", "mixed_precision: expected text"),
+])
+def test_keys_that_cannot_be_honoured(line, words):
+    with pytest.raises(LohaError, match=words):
+        read_settings(line)
+
+
+def test_keys_about_pictures_go_to_the_data(tmp_path):
+    read = read_settings(
+        f"train_data_dir = '{tmp_path}'\nresolution = \"768,768\"\ntrain_batch_size = 2\nflip_aug = true\n"
+        "shuffle_caption = true\nkeep_tokens = 1\ncache_latents = true\ncache_latents_to_disk = true"
+    )
+    options = data_options(read.data)
+    assert (options.resolution, options.batch_size, options.latent_cache) == (768, 2, "disk")
+    folder = options.folders[0]
+    assert folder.path == tmp_path and folder.repeats is None and folder.flip
+    assert folder.captions.shuffle and folder.captions.keep_tokens == 1
