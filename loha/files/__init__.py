@@ -5,9 +5,10 @@
 back (`names`, `atomic`, `hashes`).
 """
 
+from .grouping import tensor_name
 from .names import resolve_name
 from .opening import fingerprint
 from .read import read
 from .write import save
 
-__all__ = ["fingerprint", "read", "resolve_name", "save"]
+__all__ = ["fingerprint", "read", "resolve_name", "save", "tensor_name"]

@@ -33,7 +33,7 @@ Groups = dict[str, dict[str, str]]
 
 
 def group(keys: Iterable[str]) -> Groups:
-    """Sort tensor names into modules. Every key is `join(name, suffix)` of exactly one place."""
+    """Sort tensor names into modules. Every key is `tensor_name(name, suffix)` of exactly one place."""
     groups: Groups = {}
     for key in keys:
         name, suffix = _split(key)
@@ -41,7 +41,7 @@ def group(keys: Iterable[str]) -> Groups:
     return groups
 
 
-def join(name: str, suffix: str) -> str:
+def tensor_name(name: str, suffix: str) -> str:
     """The tensor name of a module's suffix; a name without any dot has the empty suffix."""
     return f"{name}.{suffix}" if suffix else name
 

@@ -28,7 +28,7 @@ def read(path: str | os.PathLike[str]) -> Loha:
 
     The tensors are views of one block, in the file's dtypes, on the CPU. Modules of other kinds come
     untouched in `others`, tensors of no known kind among them; a module of an unusable name comes in
-    `refused`. `join(name, suffix)` of `grouping` gives back a tensor's name.
+    `refused`. `tensor_name(name, suffix)` gives back the name that a tensor has in the file.
 
     Raises:
         FileError: the file cannot be read or must not be used; the text says where and why.

@@ -15,7 +15,7 @@ from ..value import Loha, Source
 from . import container
 from .atomic import write_whole
 from .finite import non_finite
-from .grouping import join
+from .grouping import tensor_name
 from .hashes import kohya_hashes
 
 
@@ -108,7 +108,7 @@ def _named(loha: Loha, rename: Callable[[str], str] | None) -> tuple[dict[str, T
 
 def _add(named: dict[str, Tensor], name: str, tensors: Mapping[str, Tensor]) -> None:
     for suffix, tensor in tensors.items():
-        key = join(name, suffix)
+        key = tensor_name(name, suffix)
         if key in named:
             raise FileError(f"two modules would both be written as '{show(key)}'.")
         named[key] = tensor

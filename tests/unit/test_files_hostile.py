@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shinymas_loha.loha.errors import FileError
-from shinymas_loha.loha.files import read, resolve_name, save
+from shinymas_loha.loha.files import read, resolve_name, save, tensor_name
 from shinymas_loha.loha.value import Loha
 from shinymas_loha.tests.unit.files_helpers import described, file_bytes, flat, packed, tucker, without
 
@@ -187,7 +187,7 @@ def test_rows_31_32_other_kinds_come_untouched_and_are_counted(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(file_bytes(flat() | others))
     loha = read(tmp_path / "a.safetensors")
     assert list(loha.modules) == ["m"]
-    found = {f"{name}.{suffix}" if suffix else name: tensor
+    found = {tensor_name(name, suffix): tensor
              for name, tensors in loha.others.items() for suffix, tensor in tensors.items()}
     assert found.keys() == others.keys()
     assert all(torch.equal(found[key], others[key]) for key in others if key != "kron.lokr_w2")
@@ -233,6 +233,12 @@ def test_row_41_unusable_names_are_refused_and_escaped(tmp_path, name, reason):
 def test_row_41_names_that_look_the_same_when_cut_are_both_counted(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(file_bytes(flat() | flat("n" * 300 + "a") | flat("n" * 300 + "b")))
     assert len(read(tmp_path / "a.safetensors").refused) == 2
+
+
+def test_row_41_thousands_of_long_names_take_no_minute(tmp_path):
+    header = {f"{'n' * 300}{i}.alpha": described("F16", [], 2 * i, 2 * i + 2) for i in range(19_000)}
+    (tmp_path / "a.safetensors").write_bytes(packed(header, b"\0" * 38_000))
+    assert len(read(tmp_path / "a.safetensors").refused) == 19_000
 
 
 @pytest.mark.parametrize("name", [

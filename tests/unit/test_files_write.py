@@ -54,6 +54,14 @@ def test_round_trip_is_bit_equal(tmp_path, loha, dtype):
     assert {name: module.alpha for name, module in second.modules.items()} == {"a": 1.0, "t": 1.0, "d": None}
 
 
+def test_factors_made_in_inference_mode_or_still_training_are_written(tmp_path):
+    with torch.inference_mode():
+        factors = [torch.ones(shape) for shape in ((6, 2), (2, 5), (6, 2))]
+    module = LohaModule("m", *factors, torch.ones(2, 5, requires_grad=True), alpha=2.0)
+    save(Loha({"m": module}), tmp_path / "a.safetensors")
+    assert read(tmp_path / "a.safetensors").modules["m"].scale == 1.0
+
+
 def test_the_library_reads_it_and_lays_it_out_the_same(tmp_path, loha):
     save(loha, tmp_path / "a.safetensors")
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
