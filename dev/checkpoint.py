@@ -54,18 +54,20 @@ def shapes(comfyui: Path, channel_mult: tuple[int, ...]) -> dict[str, tuple[int,
 
 
 def random_weights(named: dict[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
-    """Seeded fp16 tensors: norms 1, biases and the VAE's shift 0, everything else N(0, 0.02)."""
+    """Seeded fp16 tensors: norms 1, biases 0, matrices N(0, 0.02), the VAE's N(0, 0.8² / fan-in)."""
     generator = torch.Generator().manual_seed(seed)
     return {name: _fill(name, shape, generator) for name, shape in sorted(named.items())}
 
 
 def _fill(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    if name == "first_stage_model.taesd_decoder.19.bias":
+        return torch.full(shape, 0.5, dtype=torch.float16)  # the picture's mean: mid-grey
     if name.endswith((".bias", "vae_shift")):
         return torch.zeros(shape, dtype=torch.float16)
     if len(shape) < 2:
         return torch.ones(shape, dtype=torch.float16)
-    # A TAESD has no norms: N(0, 0.02) would shrink every picture to one flat grey.
-    std = (2 / torch.Size(shape[1:]).numel()) ** 0.5 if name.startswith("first_stage_model.") else 0.02
+    # A TAESD has no norms: N(0, 0.02) would shrink every picture to one flat grey, N(0, 1 / fan-in) clip it.
+    std = 0.8 * torch.Size(shape[1:]).numel() ** -0.5 if name.startswith("first_stage_model.") else 0.02
     return torch.empty(shape).normal_(0, std, generator=generator).half()
 
 
