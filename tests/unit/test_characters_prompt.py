@@ -14,7 +14,7 @@ from shinymas_loha.characters import (
     PromptError,
     build,
     read,
-)  # fmt: skip
+)
 from shinymas_loha.characters.tags import split, tag_key
 
 CAST = read(EMBEDDED, DEFAULT_CAST)
