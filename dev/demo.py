@@ -11,7 +11,7 @@ from typing import Any
 
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from comfyui_server import ComfyUIServer
-from workspace import BASE, CHECKPOINT, COMFYUI, LOHA, PYTHON, ROOT, add_samples
+from workspace import CHECKPOINT, COMFYUI, DEMO_BASE, LOHA, PYTHON, ROOT, add_samples
 
 WORKFLOW = ROOT / "workflows" / "shinymas-v2.1.json"
 
@@ -52,8 +52,8 @@ def draw(server: ComfyUIServer) -> tuple[list[str], list[Path]]:
 def main() -> None:
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    add_samples(BASE, "demo")
-    with ComfyUIServer(COMFYUI, BASE, python=PYTHON) as server:
+    add_samples(DEMO_BASE, "demo")
+    with ComfyUIServer(COMFYUI, DEMO_BASE, python=PYTHON) as server:
         texts, pictures = draw(server)
     for text in texts:
         print(f"\n{text}")

@@ -7,7 +7,7 @@ import signal
 import sys
 
 from comfyui_server import ComfyUIServer
-from workspace import BASE, COMFYUI, PYTHON, add_samples
+from workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples
 
 
 def main() -> None:
@@ -15,9 +15,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8188)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    add_samples(BASE, "demo")
-    with ComfyUIServer(COMFYUI, BASE, python=PYTHON, port=given.port) as server:
-        print(f"ready: open {server.url} (Ctrl-C stops it; models and pictures are under {BASE})", flush=True)
+    add_samples(SERVE_BASE, "demo")
+    with ComfyUIServer(COMFYUI, SERVE_BASE, python=PYTHON, port=given.port) as server:
+        print(f"ready: open {server.url} (Ctrl-C stops it; models and pictures are under {SERVE_BASE})", flush=True)
         server.wait()
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
-BASE = TOOLS / "base"
+# Folders of their own: a demo may run while somebody has `make serve` open.
+DEMO_BASE = TOOLS / "demo"
+SERVE_BASE = TOOLS / "serve"
 
 # Set by the Makefile; the defaults are what it builds.
 COMFYUI = Path(os.environ.get("COMFYUI", TOOLS / "comfyui"))
