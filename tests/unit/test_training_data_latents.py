@@ -1,5 +1,7 @@
 """The latent caches: the same numbers as without, encoded once, and rebuilt where broken."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -102,6 +104,16 @@ def test_a_corrupt_file_is_rebuilt(folder, tmp_path, harm):
     again = _epoch(data, Latents(data, encoder, folder=tmp_path / "cache"))
     assert encoder.seen == 1 and files[2].read_bytes() == before
     assert all(torch.equal(a.mean, b.mean) for a, b in zip(good, again, strict=True))
+
+
+def test_leftovers_of_killed_runs_are_swept(folder, tmp_path):
+    (tmp_path / "cache").mkdir()
+    old, young = (tmp_path / "cache" / name for name in ("a.1.tmp", "b.2.tmp"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    Latents(_data(folder, "disk"), Encoder(), folder=tmp_path / "cache")
+    assert not old.exists() and young.exists()
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(folder, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from ...errors import FileError, SettingsError, show
 from .dataset import Batch, TrainingData
 
+_LEFTOVER_AGE = 3600  # seconds
 _LAYOUT = 1  # Part of the key: raise it when what is stored changes.
 
 
@@ -64,6 +66,8 @@ class Latents:
         self._vae_key = vae_key
         self._kept: dict[tuple[int, bool], Posterior] = {}
         self._content: dict[int, str] = {}
+        if data.options.latent_cache == "disk":
+            _sweep(folder)
 
     def __call__(self, batch: Batch, seed: int) -> Posterior:
         """The batch's posterior.
@@ -130,8 +134,21 @@ def _read(path: Path, size: tuple[int, int]) -> Posterior | None:
     return posterior if tuple(posterior.mean.shape[2:]) == size else None
 
 
+def _sweep(folder: Path) -> None:
+    """Take away what killed runs left half written; a live run's file is younger than the limit."""
+    oldest = time.time() - _LEFTOVER_AGE
+    for leftover in folder.glob("*.tmp"):
+        with suppress(OSError):
+            if leftover.stat().st_mtime < oldest:
+                leftover.unlink()
+
+
 def _write(path: Path, posterior: Posterior) -> None:
-    """Written whole or not at all: a killed run leaves no half file under the final name."""
+    """Written whole or not at all: a killed run leaves no half file under the final name.
+
+    Lighter than `files.atomic`: nothing is lost with a cache's file, so none is flushed to disk, and
+    the folder, which may hold 100 000, is not looked through at every write.
+    """
     tensors = {"mean": posterior.mean, "std": posterior.std}
     plain = save(tensors)
     body = plain[8 + int.from_bytes(plain[:8], "little"):]

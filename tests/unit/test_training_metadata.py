@@ -1,0 +1,123 @@
+"""What a trained file says of itself."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+from shinymas_loha.loha.training.data import (
+    CaptionOptions,
+    DataOptions,
+    FolderOptions,
+    TrainingData,
+    index_pictures,
+)
+from shinymas_loha.loha.training.metadata import RunFacts, training_metadata
+from shinymas_loha.loha.training.settings import TrainingSettings
+
+RUN = RunFacts(
+    session_id="123", started_at=1_680_000_000.0, finished_at=1_680_003_600.5, epoch=2, steps=20,
+    total_steps=310, optimizer="torch.optim.adamw.AdamW", processes=2, model_hash="0123abcd",
+)
+# Every key that the project's list of facts demands, hashes of the base model apart.
+DEMANDED = [
+    "network_module", "network_dim", "network_alpha", "network_args", "learning_rate", "unet_lr",
+    "text_encoder_lr", "optimizer", "lr_scheduler", "max_grad_norm", "num_train_images",
+    "num_epochs", "epoch", "steps", "batch_size_per_device", "total_batch_size", "resolution",
+    "bucket_info", "clip_skip", "max_token_length", "mixed_precision", "seed", "session_id",
+    "training_started_at", "training_finished_at", "output_name", "base_model_version",
+    "sd_model_name", "sd_model_hash", "dataset_dirs", "tag_frequency",
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    captions = {
+        "10_Sakuragi Mano": ["sakuragi_mano, Smile, 1girl", "1girl, smile, solo", None],
+        "風野灯織": ["mole, 1girl"],
+    }
+    for label, texts in captions.items():
+        for at, text in enumerate(texts):
+            path = tmp_path / label / f"{at}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (320, 256 if at else 320)).save(path)
+            if text is not None:
+                path.with_suffix(".txt").write_text(text, encoding="utf-8")
+    options = DataOptions((FolderOptions(tmp_path),), resolution=256)
+    return TrainingData(index_pictures(options), options)
+
+
+def test_every_demanded_key_is_there_as_text(data):
+    metadata = training_metadata(TrainingSettings(base_model="C:\\models\\anime.ckpt"), data, RUN)
+    assert not [key for key in DEMANDED if f"ss_{key}" not in metadata]
+    assert all(type(key) is str and type(value) is str for key, value in metadata.items())
+    assert all(re.match(r"ss_|modelspec\.|shinymas_cast$", key) for key in metadata)
+    assert metadata["ss_sd_model_name"] == "anime.ckpt"
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("16", "1.0")
+    assert json.loads(metadata["ss_network_args"]) == {"algo": "loha", "conv_dim": "0"}
+    assert metadata["ss_resolution"] == "(256, 256)"
+    assert (metadata["ss_batch_size_per_device"], metadata["ss_total_batch_size"]) == ("4", "8")
+    assert metadata["ss_optimizer"] == "torch.optim.adamw.AdamW()"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert metadata["modelspec.prediction_type"] == "epsilon"
+    assert metadata["modelspec.date"] == "2023-03-28T11:40:00"
+
+
+def test_the_same_facts_make_the_same_metadata(data):
+    again = TrainingData(index_pictures(data.options), data.options)
+    assert training_metadata(TrainingSettings(), data, RUN) == training_metadata(TrainingSettings(), again, RUN)
+
+
+def test_no_path_of_the_disk_is_told(data, tmp_path):
+    settings = TrainingSettings(init_from=f"{tmp_path}/a.safetensors", base_model=f"{tmp_path}/b.ckpt")
+    assert str(tmp_path) not in json.dumps(training_metadata(settings, data, RUN))
+
+
+def test_folders_tags_and_buckets(data):
+    metadata = training_metadata(TrainingSettings(), data, RUN)
+    assert json.loads(metadata["ss_dataset_dirs"]) == {
+        "10_Sakuragi Mano": {"n_repeats": 10, "img_count": 3}, "風野灯織": {"n_repeats": 1, "img_count": 1},
+    }
+    frequency = json.loads(metadata["ss_tag_frequency"])
+    assert frequency == {
+        "10_Sakuragi Mano": {"1girl": 2, "smile": 2, "sakuragi mano": 1, "sakuragi_mano": 1, "solo": 1},
+        "風野灯織": {"1girl": 1, "mole": 1},
+    }
+    assert list(frequency["10_Sakuragi Mano"])[:2] == ["1girl", "smile"]
+    info = json.loads(metadata["ss_bucket_info"])
+    assert sum(bucket["count"] for bucket in info["buckets"].values()) == len(data) == 31
+    assert metadata["ss_num_train_images"] == "31" and info["mean_img_ar_error"] >= 0
+
+
+def test_the_cast_of_named_folders(data):
+    cast = json.loads(training_metadata(TrainingSettings(), data, RUN)["shinymas_cast"])
+    assert cast == {"version": 1, "characters": [
+        {"name": "Sakuragi Mano", "cards": 3, "tags": ["1girl", "smile", "solo"]},
+    ]}
+
+
+def test_the_cast_of_one_folder_by_its_kept_tags(tmp_path):
+    for at, text in enumerate(["Kazano Hiori, mole, 1girl", "Kazano Hiori, mole", "Ikaruga Luca, 1girl", ""]):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{at}.png")
+        (tmp_path / f"{at}.txt").write_text(text, encoding="utf-8")
+
+    def cast(keep: int) -> list:
+        options = DataOptions((FolderOptions(tmp_path, captions=CaptionOptions(keep_tokens=keep)),))
+        data = TrainingData(index_pictures(options), options)
+        return json.loads(training_metadata(TrainingSettings(), data, RUN)["shinymas_cast"])["characters"]
+
+    assert cast(0) == []
+    assert cast(1) == [
+        {"name": "Kazano Hiori", "cards": 2, "tags": ["mole", "1girl"]},
+        {"name": "Ikaruga Luca", "cards": 1, "tags": ["1girl"]},
+    ]
+
+
+def test_parts_that_are_not_trained_have_no_rate_and_sets_are_named(data):
+    settings = TrainingSettings(
+        train_text_encoder=False, module_set="all", conv_rank=4, use_tucker=True, module_dropout=0.1)
+    metadata = training_metadata(settings, data, RUN)
+    assert metadata["ss_text_encoder_lr"] == "None" and metadata["ss_unet_lr"] == "0.001"
+    assert json.loads(metadata["ss_network_args"]) == {
+        "algo": "loha", "conv_dim": "4", "conv_alpha": "1.0", "use_tucker": "True", "module_dropout": "0.1",
+    }
