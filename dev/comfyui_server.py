@@ -132,7 +132,10 @@ class ComfyUIServer:
         """
         prompt_id = self.queue(prompt)
         for _ in self._ticks(timeout, f"prompt {prompt_id}"):
-            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            try:
+                entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            except OSError:
+                continue  # if it died, the next tick says so
             if entry is not None:
                 break
         if entry["status"]["status_str"] != "success":
@@ -167,8 +170,8 @@ class ComfyUIServer:
             try:
                 self.get("/system_stats")
                 return
-            except urllib.error.URLError:
-                continue
+            except OSError:
+                continue  # not listening yet; if it died, the next tick says so
 
     def _ticks(self, timeout: float, what: str) -> Iterator[None]:
         """Yield twice a second and show the log's newest line, until the server ends or time is up."""
