@@ -9,6 +9,8 @@ function addView(node) {
   area.className = "comfy-multiline-input";
   area.readOnly = true;
   area.placeholder = "…";
+  // Nodes 2.0 leaves the size to the element; the canvas keeps 80 less its margins.
+  Object.assign(area.style, { width: "100%", height: "100%", minHeight: "60px" });
   const widget = node.addDOMWidget(NAME, NAME, area, {
     // What a run said is no setting: it stays out of the prompt (here) and of the saved graph (below).
     serialize: false,
