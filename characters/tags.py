@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _IMPLICIT = 1.1
 _WEIGHT = re.compile(r":\s*([+-]?\d*\.?\d+(?:e[+-]?\d+)?)\s*$", re.IGNORECASE)
-_TOKEN = re.compile(r"\\.|[(),\n\r]|[^\\(),\n\r]+|\\", re.DOTALL)
+_TOKEN = re.compile(r"\\[()]|[(),\n\r]|[^\\(),\n\r]+|\\")
 
 
 @dataclass(frozen=True)

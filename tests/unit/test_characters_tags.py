@@ -22,6 +22,7 @@ from shinymas_loha.characters.tags import holds_any, plain, split, tag_key
         ("blue (sky:1.2) day", ["blue (sky:1.2) day"]),
         ("a \\(b\\)", ["a \\(b\\)"]),
         ("(a \\(b\\):1.2)", ["(a \\(b\\):1.2)"]),
+        ("a\\ ,b\\,c", ["a\\", "b\\", "c"]),  # a backslash escapes brackets only
         (":)", [":\\)"]),
         ("(a", ["\\(a"]),
         ("(:1.2)", []),
