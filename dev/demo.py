@@ -19,7 +19,7 @@ WORKFLOW = ROOT / "workflows" / "shinymas-v2.1.json"
 OVERRIDES: dict[str, dict[str, tuple[Any, str]]] = {
     "CheckpointLoaderSimple": {"ckpt_name": (CHECKPOINT, "no trained model at hand")},
     "ShinyMasLoadLoha": {"lora_name": (LOHA, "no trained LoHa at hand")},
-    "EmptyLatentImage": {"width": (256, "a CPU draws it"), "height": (384, "a CPU draws it")},
+    "EmptyLatentImage": {"width": (192, "a CPU draws it"), "height": (288, "a CPU draws it")},
     "KSampler": {"steps": (4, "a CPU draws it")},
 }
 
