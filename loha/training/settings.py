@@ -1,4 +1,7 @@
-"""The hyper-parameters of a run. Every default is the model page's v2.0 run."""
+"""The hyper-parameters of a run.
+
+Defaults are the model page's v2.0 run. Only `initialisation` is not: that run went on from another LoHa.
+"""
 
 from __future__ import annotations
 
