@@ -11,7 +11,7 @@ from ..errors import SettingsError, show
 from .settings import TrainingSettings
 
 _TEXT = ("_q_proj", "_k_proj", "_v_proj", "_out_proj", "_mlp_fc1", "_mlp_fc2")
-_RESNET = ("_time_emb_proj", "_conv_shortcut")
+_SMALL = ("_time_emb_proj", "_conv_shortcut", "_time_embedding_linear_1", "_time_embedding_linear_2")
 _CONVOLUTIONS = ("_conv1", "_conv2", "samplers_0_conv", "_unet_conv_in", "_unet_conv_out")
 
 
@@ -60,4 +60,4 @@ def _in_set(name: str, layer: nn.Module, module_set: str) -> bool:
         return "_encoder_layers_" in name and name.endswith(_TEXT)
     if is_wide(layer):
         return module_set == "all" and name.endswith(_CONVOLUTIONS)
-    return "_attentions_" in name or (module_set != "attention-mlp" and name.endswith(_RESNET))
+    return "_attentions_" in name or (module_set != "attention-mlp" and name.endswith(_SMALL))

@@ -14,6 +14,7 @@ def _models(seed=0):
     from shinymas_loha.loha.training.models import Models, TextEncoder
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    torch.set_num_threads(1)  # layers this small cost more to share out than to compute
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, cross_attention_dim=32,

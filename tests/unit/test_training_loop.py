@@ -1,10 +1,14 @@
 """The loop: resume, cancel, non-finite numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from shinymas_loha.loha import files
 from shinymas_loha.loha.training.checkpoint import STATE_FILE, RunFolder, read_state, state_beside
 from shinymas_loha.loha.training.data import Latents
 from shinymas_loha.loha.training.loop import Stopped, Training, TrainingError, Watcher
+from shinymas_loha.loha.training.network import LohaNetwork
 
 
 class Cancelled(Exception):
@@ -13,15 +17,15 @@ class Cancelled(Exception):
 
 @pytest.fixture
 def training(tiny_models, tiny_data, tiny_settings, tmp_path):
-    """Make a run: settings by keyword, `folder`, `resume`, `models` apart."""
+    """Make a run: settings by keyword; `folder`, `resume`, `models` and `data` options apart."""
 
-    def make(folder=None, resume=None, models=tiny_models, start=None, **chosen):
+    def make(folder=None, resume=None, models=tiny_models, data=None, **chosen):
         settings = tiny_settings(**chosen)
-        data = tiny_data()
+        data = tiny_data(**(data or {}))
         if folder is None:
             folder = RunFolder.create(tmp_path / "loras", settings)
         return Training(models, data, Latents(data, models.encode), settings, session="7", precision="fp32",
-                        folder=folder, resume=resume, start=start,
+                        folder=folder, resume=resume,
                         metadata=lambda step, epoch, losses: {"ss_steps": str(step), "ss_session_id": "7"})
 
     return make
@@ -54,3 +58,134 @@ def test_a_cancelled_run_goes_on_bit_for_bit(training, step):
     assert second.losses == whole.losses
     assert same(second.network.state_dict(), whole.network.state_dict())
     assert same(second.state().optimiser["state"][0], whole.state().optimiser["state"][0])
+
+
+def test_a_cancelled_run_leaves_a_loha_to_go_on_from(training):
+    run = training(save_every_n_epochs=0)
+    with pytest.raises(Cancelled):
+        run.run(stop_after(2))
+    kept = sorted(path.name for path in run._folder.path.iterdir())
+    assert kept == ["tiny-step00000002.safetensors", STATE_FILE]
+    loha = files.read(run._folder.path / kept[0])
+    assert len(loha.modules) == len(run.network.factors)
+    assert state_beside(loha).step == 2
+
+
+def test_cancelling_in_the_middle_of_a_step_keeps_the_last_whole_one(training, tiny_models):
+    run = training()
+    forwards = []
+
+    def interrupt(module, args):
+        forwards.append(module)
+        if len(forwards) == 3:
+            raise Cancelled
+
+    handle = tiny_models.unet.mid_block.register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(Cancelled):
+            run.run()
+    finally:
+        handle.remove()
+    assert read_state(run._folder.path / STATE_FILE).step == 2
+    assert not any("forward" in module.__dict__ for module in tiny_models.unet.modules())
+
+
+def test_should_stop_ends_the_run_after_the_step(training):
+    run = training()
+    asked = iter([False, True])
+    with pytest.raises(Stopped, match="after step 2 of 6"):
+        run.run(Watcher(should_stop=lambda: next(asked)))
+    assert read_state(run._folder.path / STATE_FILE).step == 2
+
+
+def test_files_of_a_run(training):
+    run = training(max_train_epochs=4, save_every_n_epochs=1, keep_last=2)
+    seen = []
+    loha = run.run(Watcher(on_epoch=lambda epoch, make: seen.append((epoch, len(make().modules)))))
+    assert sorted(path.name for path in run._folder.path.iterdir()) == [
+        "tiny-000003.safetensors", "tiny-000004.safetensors", "tiny.safetensors", STATE_FILE]
+    written = files.read(run._folder.path / "tiny.safetensors")
+    assert all(torch.equal(written.modules[name].w1_a, module.w1_a) for name, module in loha.modules.items())
+    assert [epoch for epoch, _ in seen] == [1, 2, 3, 4]
+    assert training(max_train_epochs=1)._folder.path.name == "tiny-2"
+
+
+def test_an_older_file_means_its_weights_alone(training):
+    run = training()
+    run.run()
+    older = files.read(run._folder.path / "tiny-000001.safetensors")
+    assert state_beside(older) is None
+    assert state_beside(files.read(run._folder.path / "tiny.safetensors")).step == run.total_steps
+
+
+def test_a_changed_setting_changes_the_digest(training):
+    one = training()
+    assert training(seed=1).digest() != one.digest()
+    assert training(keep_last=3, max_train_epochs=9).digest() == one.digest()
+    assert training(lr_scheduler="cosine").digest() != training(lr_scheduler="cosine", max_train_epochs=9).digest()
+
+
+@pytest.mark.parametrize("where", ["latents", "weight", "gradient"])
+def test_nan_stops_with_the_last_good_state(training, tiny_models, where):
+    spoilt = {"latents": False}
+
+    def encode(pixels):
+        found = tiny_models.encode(pixels)
+        return replace(found, mean=found.mean * float("nan")) if spoilt["latents"] else found
+
+    run = training(models=replace(tiny_models, encode=encode), data={"latent_cache": "none"})
+
+    def spoil(progress):
+        if progress.step != 2:
+            return
+        if where == "latents":
+            spoilt["latents"] = True
+        elif where == "weight":
+            with torch.no_grad():
+                run.network.factors["lora_unet_mid_block_attentions_0_proj_in"].hada_w1_b[0, 0] = float("inf")
+        else:
+            factors = run.network.factors["lora_unet_mid_block_attentions_0_proj_in"]
+            factors.hada_w2_a.register_hook(lambda grad: grad * float("nan"))
+
+    with pytest.raises(TrainingError, match="step 3 of 6: the (loss|gradient's norm) is nan"):
+        run.run(Watcher(on_step=spoil))
+    if where != "weight":
+        state = read_state(run._folder.path / STATE_FILE)
+        assert state.step == 2
+        assert all(tensor.isfinite().all() for tensor in state.parameters.values())
+
+
+def test_accumulating_two_batches_is_one_larger_batch(training):
+    one = training(gradient_accumulation_steps=2, data={"batch_size": 1}, max_train_steps=1)
+    loss, rate = [], []
+    one.run(Watcher(on_step=lambda progress: (loss.append(progress.loss), rate.append(progress.gradient_norm))))
+    pictures = one._data.epoch(one._settings.seed, 0)[:2]
+    by_hand = training(data={"batch_size": 1}, folder=one._folder)
+    by_hand.network.load_state_dict(training(folder=one._folder).network.state_dict())
+    with torch.no_grad(), by_hand.network.attached():
+        losses = torch.cat([by_hand._batch_losses(picture) for picture in pictures])
+    assert loss[0] == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_a_student_recovers_a_teacher(tiny_models, tiny_settings):
+    """The output of a U-Net with a LoHa of rank 2, learnt by another from nothing."""
+    settings = tiny_settings(train_text_encoder=False, module_filter="*attn*", learning_rate=1e-2)
+    teacher, student = LohaNetwork(tiny_models, settings), LohaNetwork(tiny_models, replace(settings, seed=1))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for factors in teacher.factors.values():
+            factors.hada_w2_a.copy_(torch.randn(factors.hada_w2_a.shape, generator=generator) * 2)
+    inputs = (torch.randn(4, 4, 8, 8, generator=generator), torch.tensor([10, 300, 600, 900]),
+              torch.randn(4, 7, 32, generator=generator))
+    with torch.no_grad(), teacher.attached():
+        target = tiny_models.predict(*inputs)
+    optimiser = torch.optim.AdamW(student.parameters(), lr=2e-2)
+    losses = []
+    with student.attached():
+        for _ in range(60):
+            loss = (tiny_models.predict(*inputs) - target).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0], losses[::10]
