@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from itertools import islice
@@ -20,6 +20,7 @@ from . import schedule as schedules
 from .checkpoint import RunFolder
 from .data import Batch, Latents, TrainingData, seed_for
 from .distributed import World
+from .metadata import RunFacts, training_metadata
 from .models import Models
 from .network import LohaNetwork
 from .noise import draw
@@ -88,7 +89,8 @@ class Training:
     Args:
         latents: of the same data.
         folder: where files go; None writes nothing.
-        metadata: (step, epoch, losses) → the file's metadata.
+        session: names the run in all its files.
+        model_sha256: of the base model, for the metadata; "" if not known.
         precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
         resume: go on from here exactly; see `digest`.
         start: a LoHa to go on from, weights alone.
@@ -98,13 +100,11 @@ class Training:
     """
 
     def __init__(self, models: Models, data: TrainingData, latents: Latents, settings: TrainingSettings, *,
-                 session: str, precision: str, folder: RunFolder | None = None,
-                 metadata: Callable[[int, int, Sequence[float]], dict[str, str]] = lambda step, epoch, losses: {},
+                 session: str, precision: str, folder: RunFolder | None = None, model_sha256: str = "",
                  world: World = World(), resume: RunState | None = None, start: Loha | None = None) -> None:  # noqa: B008
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
         self._folder = folder if world.is_first else None
-        self._metadata, self._world = metadata, world
-        self._session = session
+        self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
         self.network = LohaNetwork(models, settings)
         self.notes = self.network.take(start) if start is not None and resume is None else []
         self._step = Step(models, settings, precision)
@@ -165,9 +165,14 @@ class Training:
         return self.loha()
 
     def loha(self) -> Loha:
-        """The network as it stands."""
-        epoch = math.ceil(self.done / self.steps_per_epoch)
-        return Loha(self.network.modules_for_file(), metadata=self._metadata(self.done, epoch, self.losses))
+        """The network as it stands, with its metadata."""
+        kind = type(self._optimiser)
+        facts = RunFacts(
+            session_id=self._session, started_at=self._started, finished_at=time.time(),
+            epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
+            optimizer=f"{kind.__module__}.{kind.__qualname__}", precision=self._precision,
+            processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
+        return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
     def state(self) -> RunState:
         """What `resume` takes."""

@@ -20,6 +20,8 @@ class Step:
 
     Args:
         precision: fp16 and bf16 run under autocast, fp32 without.
+
+    `is_v` says whether the U-Net is trained to predict v instead of the noise.
     """
 
     def __init__(self, models: Models, settings: TrainingSettings, precision: str) -> None:
@@ -27,7 +29,7 @@ class Step:
         self._settings = settings
         self._precision = precision
         self._schedule = NoiseSchedule(models.device)
-        self._is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
+        self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
     def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
         """The mean squared error of each picture, (batch,) float32, min-SNR weights included.
@@ -45,10 +47,10 @@ class Step:
                 states = encode(
                     self._models.text, captions, settings.max_token_length, settings.clip_skip, latents.device)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
-        target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self._is_v else drawn.noise
+        target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
         losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))
         if settings.min_snr_gamma:
-            losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self._is_v)
+            losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
         return losses
 
     def _autocast(self) -> AbstractContextManager:

@@ -25,8 +25,7 @@ def training(tiny_models, tiny_data, tiny_settings, tmp_path):
         if folder is None:
             folder = RunFolder.create(tmp_path / "loras", settings)
         return Training(models, data, Latents(data, models.encode), settings, session="7", precision="fp32",
-                        folder=folder, resume=resume,
-                        metadata=lambda step, epoch, losses: {"ss_steps": str(step), "ss_session_id": "7"})
+                        folder=folder, resume=resume)
 
     return make
 
