@@ -1,0 +1,163 @@
+"""The one place that decides which path merges a weight, by device, dtype, layout and rank.
+
+A path that fails once (a compiler that does not start, a launch that a driver refuses) is not
+tried again in this process; running out of memory is not such a failure and passes through.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingsError
+from .layout import matrix_layout
+
+GROUPED_TRITON = "grouped-triton"
+FUSED_TRITON = "fused-triton"
+GROUPED_TORCH = "grouped-torch"
+CPU_BLOCKED = "cpu-blocked"
+REFERENCE = "reference"
+ROUTES = (GROUPED_TRITON, FUSED_TRITON, GROUPED_TORCH, CPU_BLOCKED, REFERENCE)
+TRITON_ROUTES = (GROUPED_TRITON, FUSED_TRITON)
+
+ROUTE_VARIABLE = "SHINYMAS_LOHA_ROUTE"
+MAX_RANK = 128
+# The first with tensor cores; Triton supports none before it.
+_MIN_CAPABILITY = (7, 0)
+_HALVES_AND_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
+
+_log = logging.getLogger(__name__)
+# Route → what went wrong. For the whole process, because the cause is: a compiler, a driver.
+_failed: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Route:
+    """The path that a merge takes, and why not a faster one ("" where there is none)."""
+
+    name: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})" if self.why else self.name
+
+
+def choose(weight: Tensor, ranks: tuple[int, int], *, grouped: bool = False) -> Route:
+    """Return the fastest path for a weight (out, in, *kernel), or the one that a person forces.
+
+    Args:
+        weight: what is merged into; its device, dtype and strides decide.
+        ranks: of the two products.
+        grouped: whether a whole file's modules are merged together.
+
+    Raises:
+        SettingsError: the environment variable SHINYMAS_LOHA_ROUTE names no route.
+    """
+    forced = _forced()
+    if forced == GROUPED_TRITON and not grouped:
+        forced = FUSED_TRITON
+    reasons = []
+    if forced:
+        obstacle = _obstacle(forced, weight, ranks)
+        if not obstacle:
+            return Route(forced, f"forced by {ROUTE_VARIABLE}")
+        reasons.append(f"{forced}, forced by {ROUTE_VARIABLE}, cannot run: {obstacle}")
+    for name in _fastest_first(weight.device.type, grouped):
+        obstacle = _obstacle(name, weight, ranks)
+        if not obstacle:
+            return Route(name, "; ".join(dict.fromkeys(reasons)))
+        reasons.append(obstacle)
+    if weight.device.type not in ("cuda", "cpu"):
+        reasons.append(f"no faster path for {weight.device.type} devices")
+    return Route(REFERENCE, "; ".join(dict.fromkeys(reasons)))
+
+
+def attempt(route: Route, merge: Callable[[], None]) -> bool:
+    """Run `merge`; return False where a Triton route failed before it wrote anything.
+
+    Compiling and launching fail before the kernel runs, so the weight is untouched and the next
+    path may take over. Errors of the torch paths are errors; running out of memory always is.
+    """
+    try:
+        merge()
+    except Exception as error:
+        if route.name not in TRITON_ROUTES or _is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines()
+        _failed[route.name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        _log.warning("LoHa merge: %s failed and is not tried again: %s", route.name, _failed[route.name])
+        return False
+    return True
+
+
+def _forced() -> str:
+    name = os.environ.get(ROUTE_VARIABLE, "").strip()
+    if name and name not in ROUTES:
+        raise SettingsError(
+            f"{ROUTE_VARIABLE} is {name!r}, which is no route. Set it to one of {', '.join(ROUTES)}, or unset it."
+        )
+    return name
+
+
+def _fastest_first(device_type: str, grouped: bool) -> tuple[str, ...]:
+    if device_type == "cuda":
+        return ROUTES[:3] if grouped else ROUTES[1:3]
+    return (CPU_BLOCKED,) if device_type == "cpu" else ()
+
+
+def _obstacle(name: str, weight: Tensor, ranks: tuple[int, int]) -> str:
+    """Why this route cannot merge into this weight, or ""."""
+    if name in _failed:
+        return f"{name} failed in this process: {_failed[name]}"
+    if name == REFERENCE:
+        return ""
+    device = weight.device.type
+    if name == CPU_BLOCKED:
+        if device != "cpu":
+            return f"{name} is for the CPU"
+        return "" if weight.dtype in (*_HALVES_AND_SINGLE, torch.float64) else f"{weight.dtype} weight"
+    if weight.dtype not in _HALVES_AND_SINGLE:
+        return f"{weight.dtype} weight"
+    if name == GROUPED_TORCH:
+        return "" if device in ("cuda", "cpu") else f"{name} is for CUDA"
+    return _no_triton(device, weight.device.index) or _unsuited(name, weight, ranks)
+
+
+def _unsuited(name: str, weight: Tensor, ranks: tuple[int, int]) -> str:
+    if max(ranks) > MAX_RANK:
+        return f"rank {max(ranks)} is over {MAX_RANK}"
+    layout = matrix_layout(weight)
+    if layout is None:
+        return f"strides {weight.stride()} of shape {tuple(weight.shape)} form no matrix"
+    if name == GROUPED_TRITON and (layout.column != 1 or layout.kernel != 1):
+        return "a weight whose rows are not contiguous is merged by itself"
+    return ""
+
+
+@cache
+def _no_triton(device_type: str, index: int | None) -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device_type == "cpu":
+        # Only ever asked for when a person forces it: this is how the kernels are tested without a GPU.
+        return "" if os.environ.get("TRITON_INTERPRET") == "1" else "Triton needs a GPU"
+    if device_type != "cuda":
+        return f"Triton is not used on {device_type} devices"
+    if torch.version.hip:
+        return "Triton is not used on AMD GPUs"
+    capability = torch.cuda.get_device_capability(index)
+    if capability < _MIN_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]} is under 7.0, which Triton needs"
+    return ""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's own error, the interpreter's, or the driver's as Triton passes it on."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in str(error).lower()

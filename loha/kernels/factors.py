@@ -1,0 +1,128 @@
+"""A flat LoHa module's four factors, and all of a file's in one device buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Every factor starts on this boundary: whole cache lines, and more than vector loads ask for.
+_ALIGNMENT = 128
+_KEPT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Factors(NamedTuple):
+    """`ΔW = (w1_a·w1_b)∘(w2_a·w2_b)`: `*_a` (out, rank), `*_b` (rank, in·kernel); ranks may differ."""
+
+    w1_a: Tensor
+    w1_b: Tensor
+    w2_a: Tensor
+    w2_b: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in·kernel)."""
+        return self.w1_a.shape[0], self.w1_b.shape[1]
+
+    @property
+    def rank1(self) -> int:
+        return self.w1_b.shape[0]
+
+    @property
+    def rank2(self) -> int:
+        return self.w2_b.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.w1_a.dtype
+
+    def check(self) -> None:
+        """Raise ValueError unless the four are matrices that fit one another."""
+        sizes = [tuple(factor.shape) for factor in self]
+        fits = all(len(size) == 2 for size in sizes) and (
+            sizes[0][1] == sizes[1][0] and sizes[2][1] == sizes[3][0]
+            and sizes[0][0] == sizes[2][0] and sizes[1][1] == sizes[3][1]
+        )
+        if not fits:
+            raise ValueError(
+                f"factors of shapes {sizes}; expected (out, r1), (r1, in), (out, r2), (r2, in)"
+            )
+
+    def uniform(self) -> Factors:
+        """The same in one dtype that holds all four: fp16 for fp8, fp32 for a mixture of halves."""
+        dtype = self.dtype if self.dtype in _KEPT_DTYPES else torch.float16
+        for factor in self[1:]:
+            other = factor.dtype if factor.dtype in _KEPT_DTYPES else torch.float16
+            dtype = torch.promote_types(dtype, other)
+        return Factors(*(factor.to(dtype) for factor in self))
+
+    def to(self, device: torch.device) -> Factors:
+        """On `device`, of one dtype: all in one pinned copy where that means a transfer to CUDA."""
+        if all(factor.device == device for factor in self):
+            return self.uniform()
+        if device.type == "cuda" and all(factor.device.type == "cpu" for factor in self):
+            return PackedFactors([self], device).modules[0]
+        return Factors(*(factor.to(device, non_blocking=True) for factor in self)).uniform()
+
+
+class PackedFactors:
+    """All factors of a file in one buffer on `device`, uploaded in one copy and kept with this object.
+
+    Args:
+        modules: each module's factors, on the CPU, of any floating dtype.
+        device: where they go. For CUDA the copy goes through pinned memory and does not wait.
+
+    Attributes:
+        modules: the factors as views of the buffer, in the order given. The rank is padded to a
+            power of two of at least 16, columns to a multiple of eight elements, both with zeros
+            that lie outside the views, so that kernels load whole vectors without masks.
+        device, nbytes: where the buffer is, and its size.
+    """
+
+    def __init__(self, modules: Sequence[Factors], device: torch.device) -> None:
+        self.device = torch.device(device)
+        places, size = [], 0
+        for module in modules:
+            module.check()
+        uniform = [module.uniform() for module in modules]
+        for factor, (rows, columns) in _with_padding(uniform):
+            places.append((size, rows, columns))
+            size += -(-rows * columns * factor.element_size() // _ALIGNMENT) * _ALIGNMENT
+        host = torch.zeros(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for view, factor in zip(_views(host, uniform, places), _flat(uniform), strict=True):
+            view.copy_(factor)
+        self._buffer = host.to(self.device, non_blocking=True)
+        self.nbytes = size
+        views = iter(_views(self._buffer, uniform, places))
+        self.modules = [Factors(next(views), next(views), next(views), next(views)) for _ in uniform]
+
+
+def padded_rank(rank: int) -> int:
+    """The least power of two that holds the rank and that matrix units multiply, 16 or more."""
+    return max(16, 1 << (rank - 1).bit_length())
+
+
+def _flat(modules: list[Factors]) -> list[Tensor]:
+    return [factor for module in modules for factor in module]
+
+
+def _with_padding(modules: list[Factors]) -> list[tuple[Tensor, tuple[int, int]]]:
+    """Each factor with the rows and columns that its place in the buffer has."""
+    placed = []
+    for module in modules:
+        columns = -(-module.shape[1] // 8) * 8
+        for a, b in ((module.w1_a, module.w1_b), (module.w2_a, module.w2_b)):
+            rank = padded_rank(b.shape[0])
+            placed += [(a, (a.shape[0], rank)), (b, (rank, columns))]
+    return placed
+
+
+def _views(buffer: Tensor, modules: list[Factors], places: list[tuple[int, int, int]]) -> list[Tensor]:
+    """The factors' own parts of the buffer, padding left out."""
+    views = []
+    for factor, (start, rows, columns) in zip(_flat(modules), places, strict=True):
+        place = buffer[start : start + rows * columns * factor.element_size()]
+        views.append(place.view(factor.dtype).view(rows, columns)[: factor.shape[0], : factor.shape[1]])
+    return views
