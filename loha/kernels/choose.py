@@ -60,15 +60,12 @@ def choose(weight: Tensor, ranks: tuple[int, int], *, grouped: bool = False) -> 
     Raises:
         SettingsError: the environment variable SHINYMAS_LOHA_ROUTE names no route.
     """
-    forced = _forced()
-    if forced == GROUPED_TRITON and not grouped:
-        forced = FUSED_TRITON
     reasons = []
-    if forced:
-        obstacle = _obstacle(forced, weight, ranks)
+    for name in _forced(grouped):
+        obstacle = _obstacle(name, weight, ranks)
         if not obstacle:
-            return Route(forced, f"forced by {ROUTE_VARIABLE}")
-        reasons.append(f"{forced}, forced by {ROUTE_VARIABLE}, cannot run: {obstacle}")
+            return Route(name, "; ".join([*reasons, f"forced by {ROUTE_VARIABLE}"]))
+        reasons.append(f"{name}, forced by {ROUTE_VARIABLE}, cannot run: {obstacle}")
     for name in _fastest_first(weight.device.type, grouped):
         obstacle = _obstacle(name, weight, ranks)
         if not obstacle:
@@ -80,11 +77,13 @@ def choose(weight: Tensor, ranks: tuple[int, int], *, grouped: bool = False) -> 
 
 
 def attempt(route: Route, merge: Callable[[], None]) -> bool:
-    """Run `merge`; return False where a Triton route failed before it wrote anything.
+    """Run `merge`; return False where a Triton route failed, now or earlier, before it wrote anything.
 
     Compiling and launching fail before the kernel runs, so the weight is untouched and the next
     path may take over. Errors of the torch paths are errors; running out of memory always is.
     """
+    if route.name in _failed:
+        return False
     try:
         merge()
     except Exception as error:
@@ -97,13 +96,16 @@ def attempt(route: Route, merge: Callable[[], None]) -> bool:
     return True
 
 
-def _forced() -> str:
+def _forced(grouped: bool) -> tuple[str, ...]:
+    """The route that a person forces; of Triton's two, the one for a single weight may stand in."""
     name = os.environ.get(ROUTE_VARIABLE, "").strip()
     if name and name not in ROUTES:
         raise SettingsError(
             f"{ROUTE_VARIABLE} is {name!r}, which is no route. Set it to one of {', '.join(ROUTES)}, or unset it."
         )
-    return name
+    if name == GROUPED_TRITON:
+        return TRITON_ROUTES if grouped else (FUSED_TRITON,)
+    return (name,) if name else ()
 
 
 def _fastest_first(device_type: str, grouped: bool) -> tuple[str, ...]:

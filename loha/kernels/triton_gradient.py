@@ -10,6 +10,8 @@ Import this module only where Triton is known to exist (`choose` does).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -22,7 +24,22 @@ from .triton_merge import on_device, rank_product
 _PROGRAMS = 264
 # Three tf32 products for each fp32 one: fp32's accuracy on tensor cores. Plain FMAs, which "ieee"
 # means, spill registers at any tile worth having: four products of them a tile.
-_PRECISION = "tf32x3"
+PRECISION = "tf32x3"
+
+
+class Tile(NamedTuple):
+    """Tile of G that a program takes at a time, the part of the rank multiplied at once, and how it runs."""
+
+    rows: int
+    columns: int
+    rank_step: int
+    warps: int
+    stages: int
+
+
+def tile_for(pad1: int, pad2: int) -> Tile:
+    """Tile by padded ranks, by ptxas' register counts for sm_90: at rank 16, 128 and no spills."""
+    return Tile(64, 32, 16, 4, 2) if max(pad1, pad2) <= 32 else Tile(32, 32, 16, 4, 1)
 
 
 @triton.jit
@@ -100,11 +117,9 @@ def _left(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) 
     whole = isinstance(grad, Tensor)
     left, right = (grad, grad) if whole else grad
     inner = 1 if whole else left.shape[1]
-    # By ptxas' register counts for sm_90: 128 at rank 16, no spills, two stages in shared memory.
-    large = max(pad1, pad2) > 32
-    tile_rows, tile_columns, stages = (32, 32, 1) if large else (64, 32, 2)
-    row_tiles = triton.cdiv(rows, tile_rows)
-    column_tiles = triton.cdiv(columns, tile_columns)
+    tile = tile_for(pad1, pad2)
+    row_tiles = triton.cdiv(rows, tile.rows)
+    column_tiles = triton.cdiv(columns, tile.columns)
     # More splits fill the GPU, but their partial sums must stay well below the weight's own size.
     splits = max(1, min(triton.cdiv(_PROGRAMS, row_tiles), column_tiles, columns // (4 * (rank1 + rank2))))
     each = triton.cdiv(column_tiles, splits)
@@ -118,6 +133,7 @@ def _left(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) 
             *left.stride(), *left.stride(), *right.stride(),
             *(stride for factor in factors for stride in factor.stride()), row_tiles,
             TILES=each, OPERANDS=not whole, PAD_INNER=padded_rank(inner), PAD1=pad1, PAD2=pad2,
-            ROWS=tile_rows, COLUMNS=tile_columns, STEP=16, PRECISION=_PRECISION, num_warps=4, num_stages=stages,
+            ROWS=tile.rows, COLUMNS=tile.columns, STEP=tile.rank_step, PRECISION=PRECISION,
+            num_warps=tile.warps, num_stages=tile.stages,
         )
     return partial1.sum(0), partial2.sum(0)

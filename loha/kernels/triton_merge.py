@@ -50,7 +50,7 @@ def tile_for(factor_dtype: torch.dtype, pad: int) -> Tile:
 def rank_product(
     a, b, rows, columns, rank, a_row, a_rank, b_rank, b_column,
     PAD: tl.constexpr, STEP: tl.constexpr, EVEN: tl.constexpr, row_count, column_count,
-    PRECISION: tl.constexpr = "ieee",
+    PRECISION: tl.constexpr,
 ):
     """fp32 tile of A·B at the given row and column indices; indices beyond the counts give zero.
 
@@ -96,11 +96,11 @@ def _merge_one(
     weight = tl.load(base + base_offsets, mask=inside, other=0.0)
     product1 = rank_product(
         a1, b1, rows, columns, rank1, a1_row, a1_rank, b1_rank, b1_column,
-        PAD1, STEP1, EVEN, row_count, column_count,
+        PAD1, STEP1, EVEN, row_count, column_count, "ieee",
     )
     product2 = rank_product(
         a2, b2, rows, columns, rank2, a2_row, a2_rank, b2_rank, b2_column,
-        PAD2, STEP2, EVEN, row_count, column_count,
+        PAD2, STEP2, EVEN, row_count, column_count, "ieee",
     )
     merged = weight.to(tl.float32) + product1 * product2 * scale
     tl.store(out + out_offsets, merged.to(out.dtype.element_ty), mask=inside)
@@ -143,10 +143,10 @@ def _merge_table(
     weight = tl.load(base + rows[:, None] * base_row + columns[None, :], mask=inside, other=0.0)
     scale = tl.load(scales + module)
     product1 = rank_product(
-        a1, b1, rows, columns, PAD1, PAD1, 1, b1_rank, 1, PAD1, STEP1, True, row_count, column_count,
+        a1, b1, rows, columns, PAD1, PAD1, 1, b1_rank, 1, PAD1, STEP1, True, row_count, column_count, "ieee",
     )
     product2 = rank_product(
-        a2, b2, rows, columns, PAD2, PAD2, 1, b2_rank, 1, PAD2, STEP2, True, row_count, column_count,
+        a2, b2, rows, columns, PAD2, PAD2, 1, b2_rank, 1, PAD2, STEP2, True, row_count, column_count, "ieee",
     )
     merged = weight.to(tl.float32) + product1 * product2 * scale
     tl.store(out + rows[:, None] * out_row + columns[None, :], merged.to(WEIGHT), mask=inside)
