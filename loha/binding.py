@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from .errors import BindError, show
 from .naming import Address
 from .value import Loha, LohaModule
 
+_BIAS_ONLY = frozenset(("diff_b", "b_norm"))
 _BASES = {768: "SD 1.5", 1024: "SD 2", 1280: "SDXL refiner", 2048: "SDXL"}
 
 
@@ -33,6 +35,10 @@ class Target:
     @property
     def is_unet(self) -> bool:
         return self.weight.startswith("diffusion_model.")
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def block(self) -> str:
@@ -130,8 +136,14 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
     owners: dict[str, str] = {}
 
     for name, module in [*loha.modules.items(), *loha.others.items()]:
+        ours = isinstance(module, LohaModule)
         where = naming.address(name)
         weight = index.get(where) or (names or {}).get(name)
+        if not ours and module.keys() <= _BIAS_ONLY:
+            # ComfyUI's trainer writes a layer's bias beside its LoHa, under the same name.
+            weight = weight and weight.removesuffix("weight") + "bias"
+            name = f"{name} (bias)"
+            weight = weight if weight in by_weight else None
         if weight is None:
             reason = (absent or {}).get(where[0]) or _elsewhere(where, file_base, model_base)
             if reason:
@@ -149,7 +161,6 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
             part = f"the U-Net, block {target.block}" if target.is_unet else "the text encoder"
             skipped[name] = Skip(f"strength 0 for {part}", asked=True)
             continue
-        ours = isinstance(module, LohaModule)
         reason = _misfit(module, target, wanted) if ours else _other_misfit(module, target)
         if reason:
             made_for = f"; the file looks made for {file_base}" if file_base not in ("", model_base) else ""
@@ -187,7 +198,7 @@ def _other_misfit(tensors: Mapping[str, Tensor], target: Target) -> str | None:
                 made = (shapes[up][0], shapes[down][1], *middle[2:])
             if _unpadded(made) != _unpadded(target.shape):
                 return f"a LoRA of {'×'.join(map(str, made))} does not fit {'×'.join(map(str, target.shape))}"
-    for kind in ("diff", "set_weight"):
+    for kind in ("diff", "set_weight", "w_norm", *(_BIAS_ONLY if shapes.keys() <= _BIAS_ONLY else ())):
         if kind in shapes and tuple(shapes[kind]) != target.shape:
             return f"'{kind}' of {'×'.join(map(str, shapes[kind]))} does not fit {'×'.join(map(str, target.shape))}"
     return None

@@ -37,10 +37,10 @@ _BLOCK_KEY = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)\.(?:(
 def address(name: str) -> Address:
     """The address that a module's name means, whichever tool wrote it.
 
-    Knows kohya (`lora_unet_`, `lora_te_`, `lora_te1_`, with or without `text_model_`), LyCORIS's
-    wrapper (`lycoris_`), diffusers paths (with `processor`), PEFT (`base_model.model.`) and ComfyUI.
+    Knows kohya (`lora_unet_`, `lora_te_`, `lora_te1_`, with or without `text_model_`), LyCORIS's wrapper
+    (`lycoris_`), diffusers paths (with `processor`, and the old `_lora`), PEFT (`base_model.model.`), ComfyUI.
     """
-    path = name.removesuffix(".weight").replace("base_model.model.", "", 1)
+    path = name.removesuffix(".weight").removesuffix("_lora").replace("base_model.model.", "", 1)
     part = None
     for prefix, named in _PREFIXES:
         if path.startswith(prefix):

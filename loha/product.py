@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .value import LohaModule
 
-# Rows of ΔW are made in blocks of about this many numbers: 1 MiB of float32 a temporary.
-_BLOCK = 1 << 18
+# Rows of ΔW are made in blocks of about this many numbers: 4 MiB of float32 a temporary.
+_BLOCK = 1 << 20
 
 Flat = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -53,7 +53,7 @@ def delta(module: LohaModule, shape: torch.Size | tuple[int, ...] | None = None,
 def merge_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) -> Tensor:
     """`weight += scale · (a1·b1) ∘ (a2·b2)`, in place, one rounding a number; returns `weight`.
 
-    `weight` (out, in, *kernel) may be any strided view; temporaries stay under a few MiB.
+    `weight` (out, in, *kernel) may be any strided view; temporaries of about 12 MiB.
     """
     for rows, change in _delta_blocks(weight, a1, b1, a2, b2, scale):
         part = weight[rows]
@@ -141,7 +141,7 @@ def squared_norm(module: LohaModule, device: torch.device | None = None) -> floa
     a1, b1, a2, b2 = flat_factors(module, device)
     total = torch.zeros((), dtype=torch.float64, device=a1.device)
     for rows in _row_blocks(a1.shape[0], b1.shape[1]):
-        total += (a1[rows] @ b1).mul_(a2[rows] @ b2).square_().sum(dtype=torch.float64)
+        total += (a1[rows] @ b1).mul_(a2[rows] @ b2).norm(dim=1).double().square_().sum()
     return float(total) * module.scale**2
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from comfy.weight_adapter import WeightAdapterBase
 
-from ..loha import LohaModule, product
+from ..loha import kernels, product
+from ..loha.kernels import Factors
 
 
 class LohaAdapter(WeightAdapterBase):
-    """One module's factors, in the order of core's own LoHa adapter.
+    """One module's flat factors, in the order of core's own LoHa adapter; a Tucker core is in its b already.
 
     Newer cores rebuild an adapter on another device as `type(a)(a.loaded_keys, weights)`: so all state
-    is in `weights`, (w1_a, w1_b, alpha, w2_a, w2_b, t1, t2, dora_scale), and the constructor is core's.
+    is in `weights`, (w1_a, w1_b, alpha, w2_a, w2_b, None, None, dora_scale), and the constructor is core's.
     """
 
     name = "shinymas_loha"
@@ -21,9 +22,25 @@ class LohaAdapter(WeightAdapterBase):
         self.weights = weights
 
     @classmethod
-    def of(cls, module: LohaModule) -> LohaAdapter:
-        return cls(set(), (module.w1_a, module.w1_b, module.alpha, module.w2_a, module.w2_b,
-                           module.t1, module.t2, module.dora_scale))
+    def of(cls, factors: Factors, alpha: float | None, dora_scale=None) -> LohaAdapter:
+        w1_a, w1_b, w2_a, w2_b = factors
+        return cls(set(), (w1_a, w1_b, alpha, w2_a, w2_b, None, None, dora_scale))
+
+    @property
+    def factors(self) -> Factors:
+        w1_a, w1_b, _, w2_a, w2_b = self.weights[:5]
+        return Factors(w1_a, w1_b, w2_a, w2_b)
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, or 1 without an alpha."""
+        alpha, rank = self.weights[2], self.weights[1].shape[0]
+        return 1.0 if alpha is None else alpha / rank
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether it only adds to a weight; DoRA re-scales what it meets."""
+        return self.weights[7] is None
 
     def calculate_weight(self, weight, key, strength, strength_model, offset, function,
                          intermediate_dtype=None, original_weight=None):
@@ -32,9 +49,7 @@ class LohaAdapter(WeightAdapterBase):
         `intermediate_dtype` is not used: products are accumulated in float32 and rounded once. `function`
         is core's identity: only keys that name a part of a weight carry another, and ours never do.
         """
-        w1_a, w1_b, alpha, w2_a, w2_b, t1, t2, dora_scale = self.weights
-        module = LohaModule(key, w1_a, w1_b, w2_a, w2_b, t1, t2, alpha, dora_scale)
-        factors = product.flat_factors(module, weight.device)
-        if dora_scale is not None:
-            return product.merge_dora_(weight, *factors, module.scale, dora_scale, strength)
-        return product.merge_(weight, *factors, module.scale * strength)
+        if self.is_additive:
+            kernels.merge_(weight, *self.factors, self.scale * strength)
+            return weight
+        return product.merge_dora_(weight, *self.factors, self.scale, self.weights[7], strength)

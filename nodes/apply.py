@@ -12,6 +12,7 @@ from ..loha import Loha, LohaModule, SettingsError, blocks, product, summary
 from .compat import schema
 from .load import LohaType
 from .patching import Strengths, bind_to, patch
+from .routes import route_lines
 from .versions import version_lines
 
 _log = logging.getLogger("shinymas-loha")
@@ -69,7 +70,7 @@ class ApplyLoha(io.ComfyNode):
         model, clip, binding = patch(binding, model, clip)
         if strength_model or (strength_clip and clip is not None):
             binding.demand(strict=strict)
-        lines = summary.report(binding) + version_lines(loha)
+        lines = summary.report(binding) + route_lines(binding, model) + version_lines(loha)
         if binding.faults:
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",
                          len(binding.faults), len(loha), loha.source.path if loha.source else "a LoHa")

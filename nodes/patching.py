@@ -1,19 +1,26 @@
-"""From a LoHa to patched clones of MODEL and CLIP, and the report of what was applied."""
+"""From a LoHa to patched clones of MODEL and CLIP."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import comfy.lora
+import comfy.sd
+import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..loha import Loha
+from ..loha import Loha, files, product
 from ..loha.binding import Binding, Target, bind
+from ..loha.kernels import Factors, PackedFactors
 from .adapter import LohaAdapter
+from .residency import keep_resident
 
 _NO_CLIP = "a text encoder's module, but no CLIP is connected"
+# A file's factors are flattened and sent to a device once, and kept there while the file is in use.
+_on_device: WeakKeyDictionary[Loha, dict[torch.device, dict[str, Factors]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Strengths:
         return (self.model if target.is_unet else self.clip) * (self.blocks[target.block] if self.blocks else 1.0)
 
 
-def bind_to(loha: Loha, model: ModelPatcher, clip, strengths: Strengths) -> Binding:
+def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengths: Strengths) -> Binding:
     """Bind to the weights of both models; ComfyUI's own name map serves architectures other than SD's."""
     targets = [*_targets(model, "diffusion_model."), *(_targets(clip.patcher) if clip is not None else ())]
     absent = {part: _NO_CLIP for part in ("te1", "te2", "te3")} if clip is None else {}
@@ -38,28 +45,45 @@ def bind_to(loha: Loha, model: ModelPatcher, clip, strengths: Strengths) -> Bind
     return binding
 
 
-def patch(binding: Binding, model: ModelPatcher, clip) -> tuple[ModelPatcher, object, Binding]:
+def patch(binding: Binding, model: ModelPatcher,
+          clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
     """Return clones that carry the patches, the very same objects where nothing applies, and the binding
     less what ComfyUI has no adapter for."""
     foreign, failed = _foreign_patches(binding)
     binding = binding.without(failed)
-    patches = {bound.target.weight: LohaAdapter.of(bound.module) for bound in binding.modules.values()}
-    bounds = [*binding.modules.values(), *binding.others.values()]
-    for wanted, target in ((True, model), (False, clip)):
-        by_strength = defaultdict(dict)
-        for bound in bounds:
-            if bound.target.is_unet == wanted:
-                weight = bound.target.weight
-                by_strength[bound.strength] |= {weight: patches[weight]} if weight in patches else foreign[weight]
-        if by_strength:
-            target = target.clone()
-            for strength, group in by_strength.items():
-                target.add_patches(group, strength)
-        if wanted:
-            model = target
-        else:
-            clip = target
+    unet, encoder = defaultdict(dict), defaultdict(dict)  # strength → weight → patch
+    for name, bound in binding.modules.items():
+        device = (model if bound.target.is_unet else clip.patcher).load_device
+        factors = _factors(binding.loha, device)[name]
+        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
+        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
+    for name, bound in binding.others.items():
+        (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
+    if unet:
+        parent, model = model, model.clone()
+        _carry(model, unet, parent, binding.loha)
+    if encoder:
+        parent, clip = clip, clip.clone()
+        _carry(clip.patcher, encoder, parent.patcher, binding.loha)
     return model, clip, binding
+
+
+def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
+    for strength, group in patches.items():
+        patcher.add_patches(group, strength)
+    keep_resident(patcher, parent.patches_uuid, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
+
+
+def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
+    """Every module's flat factors: in one buffer on a GPU, as they are in the file on a CPU."""
+    places = _on_device.setdefault(loha, {})
+    if device not in places:
+        flat = {name: Factors(module.w1_a, module.w1_b, module.w2_a, module.w2_b) if not module.is_tucker
+                else Factors(*product.flat_factors(module)) for name, module in loha.modules.items()}
+        if device.type == "cuda":
+            flat = dict(zip(flat, PackedFactors(list(flat.values()), device), strict=True))
+        places[device] = flat
+    return places[device]
 
 
 def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:
@@ -67,7 +91,7 @@ def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Targe
         yield Target(weight, tuple(tensor.shape), tensor.dtype)
 
 
-def _core_names(model: ModelPatcher, clip) -> dict[str, str]:
+def _core_names(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, str]:
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
@@ -75,16 +99,15 @@ def _core_names(model: ModelPatcher, clip) -> dict[str, str]:
 
 
 def _foreign_patches(binding: Binding) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-    """ComfyUI's adapters for modules of other kinds: weight → its patches; and name → why there is none.
-
-    A module's patches are its weight's and perhaps its bias's, under the weight's name here.
-    """
+    """ComfyUI's adapters for modules of other kinds: module → weight or bias → patch; module → why there is none."""
     found, failed = {}, {}
     for name, bound in binding.others.items():
-        tensors = {f"{name}.{suffix}": tensor for suffix, tensor in bound.module.items()}
-        patches = comfy.lora.load_lora(tensors, {name: bound.target.weight}, log_missing=False)
+        tensors = {files.tensor_name(name, suffix): tensor for suffix, tensor in bound.module.items()}
+        # Core names the patch of a bias after the weight beside it.
+        weight = bound.target.weight.removesuffix("bias").removesuffix("weight") + "weight"
+        patches = comfy.lora.load_lora(tensors, {name.removesuffix("_lora"): weight}, log_missing=False)
         if patches:
-            found[bound.target.weight] = patches
+            found[name] = patches
         else:
             failed[name] = f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}"
     return found, failed

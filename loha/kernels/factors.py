@@ -63,11 +63,11 @@ class Factors(NamedTuple):
         if all(factor.device == device for factor in self):
             return self.uniform()
         if device.type == "cuda" and all(factor.device.type == "cpu" for factor in self):
-            return PackedFactors([self], device).modules[0]
+            return PackedFactors([self], device)[0]
         return Factors(*(factor.to(device, non_blocking=True) for factor in self)).uniform()
 
 
-class PackedFactors:
+class PackedFactors(Sequence[Factors]):
     """All factors of a file in one buffer on `device`, uploaded in one copy and kept with this object.
 
     Args:
@@ -75,10 +75,11 @@ class PackedFactors:
         device: where they go. For CUDA the copy goes through pinned memory and does not wait.
 
     Attributes:
-        modules: the factors as views of the buffer, in the order given. The rank is padded to a
-            power of two of at least 16, columns to a multiple of eight elements, both with zeros
-            that lie outside the views, so that kernels load whole vectors without masks.
         device, nbytes: where the buffer is, and its size.
+
+    As a sequence it holds the factors as views of the buffer, in the order given. The rank is padded to
+    a power of two of at least 16, columns to a multiple of eight elements, both with zeros that lie
+    outside the views, so that kernels load whole vectors without masks.
     """
 
     def __init__(self, modules: Sequence[Factors], device: torch.device) -> None:
@@ -96,7 +97,13 @@ class PackedFactors:
         self._buffer = host.to(self.device, non_blocking=True)
         self.nbytes = size
         views = iter(_views(self._buffer, uniform, places))
-        self.modules = [Factors(next(views), next(views), next(views), next(views)) for _ in uniform]
+        self._modules = [Factors(next(views), next(views), next(views), next(views)) for _ in uniform]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index):
+        return self._modules[index]
 
 
 def padded_rank(rank: int) -> int:

@@ -23,7 +23,7 @@ class Group:
     Args:
         outs: the weights to write, each (out, in, *kernel). Held as given: a weight that has moved
             by the next merge is found again.
-        factors: the file's factors on the device, in the order of `outs`.
+        factors: of each module, in the order of `outs`, as `PackedFactors` lays them out on one device.
         bases: what is added to; None adds to the weights in place. Kept originals given here make
             every merge start from them, so that a changed scale needs no restoring in between.
 
@@ -32,15 +32,15 @@ class Group:
     """
 
     def __init__(
-        self, outs: Sequence[Tensor], factors: PackedFactors, bases: Sequence[Tensor] | None = None
+        self, outs: Sequence[Tensor], factors: Sequence[Factors], bases: Sequence[Tensor] | None = None
     ) -> None:
-        self._outs, self._factors = list(outs), factors
+        self._outs, self._factors = list(outs), list(factors)
         self._bases = self._outs if bases is None else list(bases)
-        if not len(self._outs) == len(self._bases) == len(factors.modules):
+        if not len(self._outs) == len(self._bases) == len(self._factors):
             raise ValueError(
-                f"{len(self._outs)} weights, {len(self._bases)} bases and {len(factors.modules)} modules"
+                f"{len(self._outs)} weights, {len(self._bases)} bases and {len(self._factors)} modules"
             )
-        for out, base, module in zip(self._outs, self._bases, factors.modules, strict=True):
+        for out, base, module in zip(self._outs, self._bases, self._factors, strict=True):
             check(out, module)
             check(base, module)
         self._places: list[tuple[int, torch.device]] = []
@@ -76,7 +76,7 @@ class Group:
         """Jobs for these modules by the routes that are open now."""
         kinds: dict[tuple, list[int]] = {}
         for index in modules:
-            out, base, factors = self._outs[index], self._bases[index], self._factors.modules[index]
+            out, base, factors = self._outs[index], self._bases[index], self._factors[index]
             if out.device != base.device:
                 raise ValueError(f"module {index}: weight on {out.device}, what it starts from on {base.device}")
             if not is_empty(out, factors):
@@ -86,9 +86,9 @@ class Group:
     def _job(self, route: Route, modules: list[int]) -> _Job:
         outs = [self._outs[index] for index in modules]
         bases = [self._bases[index] for index in modules]
-        factors = [self._factors.modules[index] for index in modules]
-        if self._factors.device != outs[0].device:
-            factors = PackedFactors(factors, outs[0].device).modules
+        factors = [self._factors[index] for index in modules]
+        if factors[0].w1_a.device != outs[0].device:
+            factors = list(PackedFactors(factors, outs[0].device))
         if route.name == GROUPED_TRITON:
             return _TableJob(route, modules, outs, bases, factors)
         if route.name == GROUPED_TORCH:

@@ -148,10 +148,10 @@ def test_packed_factors_are_the_same_numbers_on_aligned_rows():
     modules = [random_factors(n, 5, 13, 3, 20, dtype) for n, dtype in enumerate(FACTOR_DTYPES)]
     modules.append(modules[0]._replace(w1_a=modules[1].w1_a))
     packed = PackedFactors(modules, torch.device("cpu"))
-    for kept, given_ in zip(packed.modules, modules, strict=True):
+    for kept, given_ in zip(packed, modules, strict=True):
         assert all(torch.equal(one.double(), other.double()) for one, other in zip(kept, given_, strict=True))
         assert len({factor.dtype for factor in kept}) == 1
         assert all(factor.data_ptr() % 16 == 0 for factor in kept)
         assert all(factor.stride(0) * factor.element_size() % 16 == 0 for factor in kept)
-    assert packed.modules[3].dtype is torch.float16
-    assert packed.nbytes == packed.modules[0].w1_a.untyped_storage().nbytes()
+    assert packed[3].dtype is torch.float16
+    assert packed.nbytes == packed[0].w1_a.untyped_storage().nbytes()

@@ -1,0 +1,218 @@
+"""A changed strength without a reload: the merged weights of a loaded model, rewritten where they are.
+
+ComfyUI answers a changed patch with a new `patches_uuid`: the whole model leaves the GPU and is patched
+anew. Here the patches stay what they are, ComfyUI's own list on the patcher, so that saving, merging and
+low-VRAM loading see them as ever; but all strengths of one LoHa share one uuid, and whenever ComfyUI is
+about to use the model (an injection runs at every load), the weights whose patches differ from what they
+were merged with are merged again from their originals.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import LowVramPatch, ModelPatcher
+from comfy.patcher_extension import CallbacksMP, PatcherInjection
+from torch import Tensor
+
+from ..loha.kernels import Group
+from .adapter import LohaAdapter
+from .compat import merge_dtype
+
+KEEP_VARIABLE = "SHINYMAS_LOHA_KEEP_ORIGINALS"
+_KEY = "shinymas-loha"
+_SPARE = 1 << 30  # VRAM left to sampling when originals are kept
+
+
+class _Same:
+    """Equal to another of the same object: patches hold tensors, which must not be compared."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+
+# What a weight is merged with: strength, patch, strength of the model and offset of each patch in turn.
+Merge = tuple[tuple[float, _Same, float, Any], ...]
+
+
+@dataclass
+class _Merged:
+    """What the weights of one shared model hold at present.
+
+    Args:
+        merges: weight → what it was merged with, and the parameter that holds the result.
+        originals: unpatched weights kept on the GPU, from the first changed strength on.
+        groups: one `Group` for each layer of patches, over the weights it writes.
+    """
+
+    merges: dict[str, tuple[Merge, ref]] = field(default_factory=dict)
+    originals: dict[str, Tensor] = field(default_factory=dict)
+    groups: dict[tuple, Group] = field(default_factory=dict)
+
+
+# Clones share one model, and with it one state of its weights.
+_models: WeakKeyDictionary[torch.nn.Module, _Merged] = WeakKeyDictionary()
+
+
+def keep_resident(patcher: ModelPatcher, parent: uuid.UUID, identity: str) -> None:
+    """Let `patcher`, which carries a LoHa's patches, exchange them without a reload.
+
+    Args:
+        parent: `patches_uuid` of the patcher that the LoHa was put on.
+        identity: of the LoHa; all patchers with one parent and one identity differ in strengths only.
+    """
+    if not is_resident(patcher):
+        return
+    patcher.patches_uuid = uuid.uuid5(parent, identity)
+    patcher.set_injections(_KEY, [PatcherInjection(inject=_bring_up_to_date, eject=lambda patcher: None)])
+    for event, callback in ((CallbacksMP.ON_LOAD, _loaded), (CallbacksMP.ON_DETACH, _detached)):
+        patcher.remove_callbacks_with_key(event, _KEY)
+        patcher.add_callback_with_key(event, _KEY, callback)
+
+
+def is_resident(patcher: ModelPatcher) -> bool:
+    """Whether the weights stay in place: newer cores may stream them instead, and merge at every forward."""
+    return not getattr(patcher, "is_dynamic", lambda: False)()
+
+
+def _loaded(patcher: ModelPatcher, *_: Any) -> None:
+    """ComfyUI has merged what it loaded just now; what was in place before keeps the merge it had."""
+    before = _models.get(patcher.model, _Merged()).merges
+    merges = {}
+    for weight, merge in _wanted(patcher).items():
+        parameter = comfy.utils.get_attr(patcher.model, weight)
+        old = before.get(weight)
+        merges[weight] = old if old and old[1]() is parameter else (merge, ref(parameter))
+    _models[patcher.model] = _Merged(merges)
+
+
+def _detached(patcher: ModelPatcher, unpatch_all: bool) -> None:
+    if unpatch_all:
+        _models.pop(patcher.model, None)
+
+
+def _bring_up_to_date(patcher: ModelPatcher) -> None:
+    """Merge anew every weight of the loaded model that holds another merge than `patcher` wants.
+
+    An error or a cancel on the way leaves the model unpatched, as it was before any LoHa.
+    """
+    model = patcher.model
+    merged = _models.get(model)
+    if merged is None or model.current_weight_patches_uuid != patcher.patches_uuid:
+        return  # not loaded, or with other patches: ComfyUI's load will merge
+    wanted = _wanted(patcher)
+    changed = [weight for weight in wanted.keys() | merged.merges.keys()
+               if merged.merges.get(weight, ((), None))[0] != wanted.get(weight, ())]
+    if not changed:
+        return
+    streamed = _redirect_streamed(patcher) if model.model_lowvram else set()
+    changed = [weight for weight in changed if weight not in streamed]
+    try:
+        together = _merge_grouped(patcher, merged, changed)
+        for weight in changed:
+            if weight not in together:
+                _merge_one(patcher, weight)
+    except BaseException:
+        patcher.detach()
+        raise
+    merged.merges = {weight: (wanted.get(weight, ()), ref(comfy.utils.get_attr(model, weight)))
+                     for weight in wanted.keys() | merged.merges.keys()}
+
+
+def _wanted(patcher: ModelPatcher) -> dict[str, Merge]:
+    return {weight: tuple((patch[0], _identity(patch[1]), *patch[2:4]) for patch in patches)
+            for weight, patches in patcher.patches.items()}
+
+
+def _identity(patch: Any) -> _Same:
+    """The same for every adapter of one module: Apply LoHa makes adapters anew, over the same factors."""
+    return _Same(patch.weights[0] if isinstance(patch, LohaAdapter) else patch)
+
+
+def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> set[str]:
+    """Merge what consists of plain LoHa patches in a few launches, from originals kept on the GPU.
+
+    Returns the weights that are done. Left to `_merge_one` are those that grouping would round otherwise than
+    ComfyUI's own load (which rounds a stack of patches once), and all of them where the originals do not fit
+    into VRAM or a person has turned this off.
+    """
+    device = patcher.load_device
+    if os.environ.get(KEEP_VARIABLE) == "0":
+        return set()
+    here = {}
+    for weight in changed:
+        parameter = comfy.utils.get_attr(patcher.model, weight)
+        backup = patcher.backup.get(weight)
+        patches = patcher.patches.get(weight, [])
+        if (backup is not None and parameter.device == device and parameter.dtype == backup.weight.dtype
+                and (len(patches) < 2 or parameter.dtype == merge_dtype(device))
+                and parameter.data_ptr() != backup.weight.data_ptr() and all(map(_is_plain, patches))):
+            here[weight] = (parameter.data, patches)
+    if not here or not _keep_originals(patcher, merged, here):
+        return set()
+    for weight, (parameter, patches) in here.items():
+        if not patches:
+            parameter.copy_(merged.originals[weight])
+    for layer in range(max(len(patches) for _, patches in here.values())):
+        weights = tuple(weight for weight, (_, patches) in here.items() if len(patches) > layer)
+        adapters = [here[weight][1][layer][1] for weight in weights]
+        key = (weights, tuple(id(adapter.weights[0]) for adapter in adapters), layer == 0)
+        if key not in merged.groups:
+            outs = [here[weight][0] for weight in weights]
+            bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
+            merged.groups[key] = Group(outs, [adapter.factors for adapter in adapters], bases)
+        merged.groups[key].merge([adapter.scale * here[weight][1][layer][0]
+                                  for weight, adapter in zip(weights, adapters, strict=True)])
+    return set(here)
+
+
+def _is_plain(patch: tuple) -> bool:
+    _, adapter, strength_model, offset, function = patch
+    return (isinstance(adapter, LohaAdapter) and adapter.is_additive and strength_model == 1.0
+            and offset is None and function is None)
+
+
+def _keep_originals(patcher: ModelPatcher, merged: _Merged, weights: Iterable[str]) -> bool:
+    """Bring the originals of these weights onto the GPU, if they are not there and there is room."""
+    device = patcher.load_device
+    missing = [weight for weight in weights if weight not in merged.originals]
+    if device.type != "cpu":
+        size = sum(patcher.backup[weight].weight.nbytes for weight in missing)
+        if size and comfy.model_management.get_free_memory(device) < size + _SPARE:
+            return False
+    for weight in missing:
+        merged.originals[weight] = patcher.backup[weight].weight.to(device)
+    return True
+
+
+def _merge_one(patcher: ModelPatcher, weight: str) -> None:
+    """By ComfyUI's own way from the original, whatever the patches and the weight's format."""
+    backup = patcher.backup.get(weight)
+    if backup is not None:
+        comfy.utils.set_attr_param(patcher.model, weight, backup.weight)
+    if weight in patcher.patches:
+        patcher.patch_weight_to_device(weight, device_to=patcher.load_device)
+    parameter = comfy.utils.get_attr(patcher.model, weight)
+    parameter.data = parameter.data.to(patcher.load_device)
+
+
+def _redirect_streamed(patcher: ModelPatcher) -> set[str]:
+    """Point the merges that run at every forward at this patcher's patches; returns their weights."""
+    redirected = set()
+    for module in patcher.model.modules():
+        for function in (*getattr(module, "weight_function", ()), *getattr(module, "bias_function", ())):
+            if isinstance(function, LowVramPatch):
+                function.patches = patcher.patches if function.key in patcher.patches else {function.key: []}
+                redirected.add(function.key)
+    return redirected

@@ -1,0 +1,190 @@
+"""A changed strength rewrites a loaded model's weights where they are; taking the LoHa off restores every bit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from shinymas_loha.loha import files
+from shinymas_loha.loha.blocks import BLOCKS
+
+
+@pytest.fixture
+def pack(comfy):
+    from shinymas_loha.nodes import patching, residency
+
+    return SimpleNamespace(patching=patching, residency=residency)
+
+
+@pytest.fixture
+def loha(base, sample_loha):
+    return files.read(base / "models" / "loras" / sample_loha)
+
+
+@pytest.fixture
+def apply(pack):
+    def put(model, loha, strength, blocks=None):
+        binding = pack.patching.bind_to(loha, model, None, pack.patching.Strengths(strength, 0.0, blocks))
+        return pack.patching.patch(binding, model, None)[0]
+
+    return put
+
+
+@pytest.fixture(params=["", "grouped-torch"])
+def route(request, monkeypatch):
+    """The CPU's own route, and the one by which weights of equal shape are merged together."""
+    monkeypatch.setenv("SHINYMAS_LOHA_ROUTE", request.param)
+
+
+def _bits(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+
+
+def _same(left, right) -> bool:
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def _load(comfy, model) -> dict[str, torch.Tensor]:
+    comfy.model_management.load_models_gpu([model])
+    return _bits(model)
+
+
+@pytest.fixture
+def loads(monkeypatch, comfy):
+    """Counts ComfyUI's loads of weights: a resident change must cause none."""
+    counted = []
+    original = comfy.model_patcher.ModelPatcher.load
+
+    def load(self, *args, **kwargs):
+        counted.append(self)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load)
+    return counted
+
+
+def test_strength_changes_without_a_reload(comfy, small_model, loha, apply, loads, route):
+    plain = _load(comfy, small_model[0])
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, -1.1)
+    at_first = _load(comfy, first)
+    loads.clear()
+    at_second, again = _load(comfy, second), _load(comfy, first)
+    assert not loads
+    assert _same(at_first, again)
+    assert not _same(at_first, at_second) and not _same(at_first, plain)
+    comfy.model_management.unload_all_models()
+    assert _same(_load(comfy, second), at_second), "a fresh load merges to the same bits"
+    comfy.model_management.unload_all_models()
+    assert _same(_bits(small_model[0]), plain)
+
+
+def test_block_weights_change_without_a_reload(comfy, small_model, loha, apply, loads, route, pack):
+    plain = _load(comfy, small_model[0])
+    blocks = dict.fromkeys(BLOCKS, 1.0)
+    everywhere, without_middle = apply(small_model[0], loha, 1.0, blocks), apply(
+        small_model[0], loha, 1.0, blocks | {"MID": 0.0})
+    _load(comfy, everywhere)
+    loads.clear()
+    weights = _load(comfy, without_middle)
+    assert not loads
+    middle = [name for name in weights if "middle_block" in name]
+    assert middle and all(torch.equal(weights[name], plain[name]) for name in middle)
+    full = _load(comfy, everywhere)
+    assert any(not torch.equal(full[name], plain[name]) for name in middle)
+    assert not loads
+
+
+
+
+def test_two_lohas_stack_and_change_alone(comfy, small_model, loha, apply, loads, route):
+    other = files.read(loha.source.path)  # the same numbers, but another file as far as patches go
+    def both(a, b):
+        return apply(apply(small_model[0], loha, a), other, b)
+
+    direct = _load(comfy, both(0.2, 0.9))
+    comfy.model_management.unload_all_models()
+    _load(comfy, both(0.7, 0.9))
+    loads.clear()
+    assert _same(_load(comfy, both(0.2, 0.9)), direct)
+    assert not loads
+
+
+def test_with_and_without_in_turn(comfy, small_model, loha, apply, route):
+    plain = _load(comfy, small_model[0])
+    patched = apply(small_model[0], loha, 1.0)
+    merged = _load(comfy, patched)
+    assert _same(_load(comfy, small_model[0]), plain)
+    assert _same(_load(comfy, patched), merged)
+    assert _same(_load(comfy, apply(small_model[0], loha, 0.3)), _load(comfy, apply(small_model[0], loha, 0.3)))
+    comfy.model_management.unload_all_models()
+    assert _same(_bits(small_model[0]), plain)
+
+
+def test_core_lora_below_and_above(comfy, small_model, loha, apply, loads):
+    weight = "diffusion_model.middle_block.1.proj_in.weight"
+    difference = torch.full_like(small_model[0].model.state_dict()[weight], 0.125)
+
+    def stacked(strength):
+        above = apply(below, loha, strength)
+        above.add_patches({weight: ("diff", (difference,))}, 1.0)
+        return above
+
+    below = small_model[0].clone()
+    below.add_patches({weight: ("diff", (difference,))}, 0.5)
+    first, second = stacked(0.4), stacked(0.8)
+    expected = _load(comfy, second)
+    _load(comfy, first)
+    assert _same(_load(comfy, second), expected)
+    plain = apply(below, loha, 0.8)
+    _load(comfy, apply(below, loha, 0.1))
+    loads.clear()
+    got = _load(comfy, plain)
+    assert not loads
+    assert torch.allclose(got[weight].float() + 0.125, expected[weight].float(), atol=1e-2)
+
+
+@pytest.mark.parametrize(("error", "at", "together"), [
+    (RuntimeError, 1, True), (torch.OutOfMemoryError, 7, True), ("interrupt", 40, True),
+    (RuntimeError, 40, False), (torch.OutOfMemoryError, 1, False), ("interrupt", 7, False),
+])
+def test_error_at_any_weight_leaves_the_model_as_it_was(comfy, small_model, loha, apply, monkeypatch, error, at, together):
+    """Faults injected where a weight is merged: with all others from kept originals, and one by one."""
+    from shinymas_loha.loha.kernels import cpu
+
+    if error == "interrupt":
+        error = comfy.model_management.InterruptProcessingException
+    plain = _load(comfy, small_model[0])
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+    _load(comfy, first)
+    calls = 0
+    place, name = (cpu, "merge_") if together else (comfy.model_patcher.ModelPatcher, "patch_weight_to_device")
+    original = getattr(place, name)
+
+    def failing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise error("injected")
+        return original(*args, **kwargs)
+
+    monkeypatch.setenv("SHINYMAS_LOHA_KEEP_ORIGINALS", "1" if together else "0")
+    monkeypatch.setattr(place, name, failing)
+    with pytest.raises(error, match="injected"):
+        comfy.model_management.load_models_gpu([second])
+    monkeypatch.undo()
+    assert _same(_bits(small_model[0]), plain)
+    merged = _load(comfy, second)
+    comfy.model_management.unload_all_models()
+    assert _same(_load(comfy, second), merged) and not _same(merged, plain)
+
+
+def test_other_clones_read_originals(comfy, small_model, loha, apply):
+    """Merging and saving nodes ask any clone for the unpatched weights and the list of patches."""
+    plain = _load(comfy, small_model[0])
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+    _load(comfy, first)
+    _load(comfy, second)
+    for weight, patches in small_model[0].get_key_patches("diffusion_model.").items():
+        assert torch.equal(patches[0][0], plain[weight]) and len(patches) == 1
+    assert any(len(patches) == 2 for patches in second.get_key_patches("diffusion_model.").values())
