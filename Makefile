@@ -47,6 +47,8 @@ demo: $(TOOLS)/demo.stamp $(RUNTIME)
 serve: $(VENV)/bin/uv $(RUNTIME)
 	@$(VENV)/bin/python dev/serve.py --port $(PORT)
 
+# Small tensors: a second thread costs more in waking than it brings, and far more on a busy machine.
+test: export OMP_NUM_THREADS = 1
 test: lint $(TOOLS)/demo.stamp $(RUNTIME) $(TEST_PACKAGES) $(TOOLS)/oracles.stamp
 	@command -v chromium >/dev/null || { echo "== installing chromium for the browser tests"; \
 	  apt-get update -q && apt-get install -y -q chromium fonts-noto-cjk; } || \
