@@ -38,8 +38,11 @@ class Tile(NamedTuple):
 
 
 def tile_for(pad1: int, pad2: int) -> Tile:
-    """Tile by padded ranks, by ptxas' register counts for sm_90: at rank 16, 128 and no spills."""
-    return Tile(64, 32, 16, 4, 2) if max(pad1, pad2) <= 32 else Tile(32, 32, 16, 4, 1)
+    """Tile by padded ranks, by ptxas' counts for sm_90 and sm_80: no spills; 128 registers at rank 16."""
+    pad = max(pad1, pad2)
+    if pad <= 16:
+        return Tile(64, 32, 16, 4, 2)
+    return Tile(64, 32, 16, 8, 1) if pad <= 32 else Tile(32, 32, 16, 8, 1)
 
 
 @triton.jit
