@@ -61,8 +61,9 @@ class _Merged:
     groups: dict[tuple, Group] = field(default_factory=dict)
 
 
-# Clones share one model, and with it one state of its weights.
-_models: WeakKeyDictionary[torch.nn.Module, _Merged] = WeakKeyDictionary()
+# Clones share one model, and with it one state of its weights. The patchers hold it (as an attachment), so that
+# kept originals leave VRAM with the last of them.
+_models: WeakKeyDictionary[torch.nn.Module, ref[_Merged]] = WeakKeyDictionary()
 
 
 def keep_resident(patcher: ModelPatcher, parent: uuid.UUID, identity: str) -> None:
@@ -75,6 +76,9 @@ def keep_resident(patcher: ModelPatcher, parent: uuid.UUID, identity: str) -> No
     if not is_resident(patcher):
         return
     patcher.patches_uuid = uuid.uuid5(parent, identity)
+    merged = _state(patcher) or _Merged()
+    _models[patcher.model] = ref(merged)
+    patcher.set_attachments(_KEY, merged)
     patcher.set_injections(_KEY, [PatcherInjection(inject=_bring_up_to_date, eject=lambda patcher: None)])
     for event, callback in ((CallbacksMP.ON_LOAD, _loaded), (CallbacksMP.ON_DETACH, _detached)):
         patcher.remove_callbacks_with_key(event, _KEY)
@@ -86,20 +90,28 @@ def is_resident(patcher: ModelPatcher) -> bool:
     return not getattr(patcher, "is_dynamic", lambda: False)()
 
 
+def _state(patcher: ModelPatcher) -> _Merged | None:
+    held = _models.get(patcher.model)
+    return held() if held else None
+
+
 def _loaded(patcher: ModelPatcher, *_: Any) -> None:
     """ComfyUI has merged what it loaded just now; what was in place before keeps the merge it had."""
-    before = _models.get(patcher.model, _Merged()).merges
-    merges = {}
+    merged = _state(patcher)
+    if merged is None:
+        return
+    before, merged.merges = merged.merges, {}
     for weight, merge in _wanted(patcher).items():
         parameter = comfy.utils.get_attr(patcher.model, weight)
         old = before.get(weight)
-        merges[weight] = old if old and old[1]() is parameter else (merge, ref(parameter))
-    _models[patcher.model] = _Merged(merges)
+        merged.merges[weight] = old if old and old[1]() is parameter else (merge, ref(parameter))
 
 
 def _detached(patcher: ModelPatcher, unpatch_all: bool) -> None:
-    if unpatch_all:
-        _models.pop(patcher.model, None)
+    merged = _state(patcher)
+    if merged is not None and unpatch_all:
+        for kept in (merged.merges, merged.originals, merged.groups):
+            kept.clear()
 
 
 def _bring_up_to_date(patcher: ModelPatcher) -> None:
@@ -108,12 +120,13 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
     An error or a cancel on the way leaves the model unpatched, as it was before any LoHa.
     """
     model = patcher.model
-    merged = _models.get(model)
+    merged = _state(patcher)
     if merged is None or model.current_weight_patches_uuid != patcher.patches_uuid:
         return  # not loaded, or with other patches: ComfyUI's load will merge
     wanted = _wanted(patcher)
-    changed = [weight for weight in wanted.keys() | merged.merges.keys()
-               if merged.merges.get(weight, ((), None))[0] != wanted.get(weight, ())]
+    # What is backed up holds a merge, perhaps one of a patcher that is gone with its record.
+    changed = [weight for weight in wanted.keys() | patcher.backup.keys()
+               if merged.merges.get(weight, (None, None))[0] != wanted.get(weight, ())]
     if not changed:
         return
     streamed = _redirect_streamed(patcher) if model.model_lowvram else set()
@@ -127,7 +140,7 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
         patcher.detach()
         raise
     merged.merges = {weight: (wanted.get(weight, ()), ref(comfy.utils.get_attr(model, weight)))
-                     for weight in wanted.keys() | merged.merges.keys()}
+                     for weight in wanted.keys() | patcher.backup.keys()}
 
 
 def _wanted(patcher: ModelPatcher) -> dict[str, Merge]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -148,7 +149,7 @@ def test_core_lora_below_and_above(comfy, small_model, loha, apply, loads):
     (RuntimeError, 1, True), (torch.OutOfMemoryError, 7, True), ("interrupt", 40, True),
     (RuntimeError, 40, False), (torch.OutOfMemoryError, 1, False), ("interrupt", 7, False),
 ])
-def test_error_at_any_weight_leaves_the_model_as_it_was(comfy, small_model, loha, apply, monkeypatch, error, at, together):
+def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply, monkeypatch, error, at, together):
     """Faults injected where a weight is merged: with all others from kept originals, and one by one."""
     from shinymas_loha.loha.kernels import cpu
 
@@ -177,6 +178,15 @@ def test_error_at_any_weight_leaves_the_model_as_it_was(comfy, small_model, loha
     merged = _load(comfy, second)
     comfy.model_management.unload_all_models()
     assert _same(_load(comfy, second), merged) and not _same(merged, plain)
+
+
+def test_blocks_set_to_zero_after_the_patchers_are_gone(comfy, small_model, loha, apply):
+    plain = _load(comfy, small_model[0])
+    _load(comfy, apply(small_model[0], loha, 0.6))
+    gc.collect()
+    weights = _load(comfy, apply(small_model[0], loha, 0.6, dict.fromkeys(BLOCKS, 1.0) | {"MID": 0.0}))
+    middle = [name for name in weights if "middle_block" in name]
+    assert middle and all(torch.equal(weights[name], plain[name]) for name in middle)
 
 
 def test_other_clones_read_originals(comfy, small_model, loha, apply):
