@@ -5,8 +5,12 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import ApplyLoha
 from .load import LoadLoha
 from .prompt import CharacterPrompt
+from .save import SaveLoha
+from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadLoha, ApplyLoha, CharacterPrompt]
+        return [
+            LoadLoha, ApplyLoha, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha, SaveLoha,
+        ]

@@ -79,6 +79,11 @@ class RunFolder:
         """Replace the state, whole or not at all. Raises `FileError` when it cannot be written."""
         write_whole(self.path / STATE_FILE, [save(*pack(state))], overwrite=True)
 
+    def remove_if_empty(self) -> None:
+        """Of a run that ended before its first step."""
+        with suppress(OSError):
+            self.path.rmdir()
+
     def _write(self, loha: Loha, name: str) -> Source:
         return files.save(loha, self.path / f"{name}.safetensors", self._dtype, overwrite=True)
 

@@ -84,16 +84,14 @@ class Stopped(Exception):
 
 
 class Training:
-    """One run over `data`.
+    """One run over `data`, from the start unless `resume` or `go_on_from` is called before `run`.
 
     Args:
         latents: of the same data.
-        folder: where files go; None writes nothing.
         session: names the run in all its files.
-        model_sha256: of the base model, for the metadata; "" if not known.
         precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
-        resume: go on from here exactly; see `digest`.
-        start: a LoHa to go on from, weights alone.
+        folder: where files go; None writes nothing. May be set until `run`.
+        model_sha256: of the base model, for the metadata; "" if not known.
 
     Raises:
         SettingsError: settings that leave nothing to train, or that the optimiser does not take.
@@ -101,12 +99,11 @@ class Training:
 
     def __init__(self, models: Models, data: TrainingData, latents: Latents, settings: TrainingSettings, *,
                  session: str, precision: str, folder: RunFolder | None = None, model_sha256: str = "",
-                 world: World = World(), resume: RunState | None = None, start: Loha | None = None) -> None:  # noqa: B008
+                 world: World = World()) -> None:  # noqa: B008
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
-        self._folder = folder if world.is_first else None
+        self.folder = folder
         self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
         self.network = LohaNetwork(models, settings)
-        self.notes = self.network.take(start) if start is not None and resume is None else []
         self._step = Step(models, settings, precision)
 
         self.steps_per_epoch = math.ceil(data.batches_per_epoch(world.size) / settings.gradient_accumulation_steps)
@@ -117,9 +114,10 @@ class Training:
             {"params": self.network.parameters_of(text=text), "lr": rate}
             for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
         ]
-        self._optimiser, note = make_optimiser(
-            settings.optimizer, [group for group in groups if group["params"]], settings.optimizer_args)
-        self.notes += [note] if note else []
+        groups = [group for group in groups if group["params"]]
+        self._peak = groups[0]["lr"]
+        self._optimiser, note = make_optimiser(settings.optimizer, groups, settings.optimizer_args)
+        self.notes = [note] if note else []
         self._schedule = schedules.build(
             settings.lr_scheduler, self._optimiser, steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps, warmup=settings.lr_warmup_steps, cycles=settings.lr_num_cycles)
@@ -132,12 +130,26 @@ class Training:
         self._started = time.time()
         self._kept = -1  # the step whose state is on disk
         self._is_whole = True  # false while a step changes parameters
-        if resume is not None:
-            self._restore(resume)
 
     def digest(self) -> str:
         """Of everything that a step's numbers follow from: a state of the same digest goes on exactly."""
         return run_digest(self._data, self._settings, self._world, self.total_steps)
+
+    def resume(self, state: RunState) -> bool:
+        """Go on exactly where `state` was taken; false, and nothing changed, where the digests differ."""
+        if state.digest != self.digest():
+            return False
+        self.network.load_state_dict(state.parameters)
+        self._optimiser.load_state_dict(state.optimiser)
+        self._schedule.load_state_dict(state.schedule)
+        self._scaler.load_state_dict(state.scaler)
+        self.done, self.losses, self._started = state.step, list(state.losses), state.started
+        self._session, self._kept = state.session, state.step
+        return True
+
+    def go_on_from(self, loha: Loha) -> None:
+        """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
+        self.notes += self.network.take(loha)
 
     def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
         """Train to the end and return the LoHa; files are written as the settings say.
@@ -156,8 +168,8 @@ class Training:
                 self._train_epoch(epoch, watcher, begin, before)
                 if self.done % self.steps_per_epoch == 0:
                     self._after_epoch(epoch + 1, watcher)
-            if self._folder:
-                self._folder.write_final(self.loha())
+            if self._writes:
+                self.folder.write_final(self.loha())
                 self._keep()
         except BaseException:
             self._keep_what_there_is()
@@ -174,19 +186,19 @@ class Training:
             processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
         return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
+    def learning_rates(self) -> list[float]:
+        """Of the first parameter group, at each step done, as planned."""
+        settings = self._settings
+        return schedules.curve(
+            settings.lr_scheduler, learning_rate=self._peak,
+            steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, warmup=settings.lr_warmup_steps,
+            cycles=settings.lr_num_cycles)[:self.done]
+
     def state(self) -> RunState:
-        """What `resume` takes."""
+        """Where the run stands, for `resume`."""
         return RunState(
             self._session, self.digest(), self.done, self.network.state_dict(), self._optimiser.state_dict(),
             self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started)
-
-    def _restore(self, state: RunState) -> None:
-        self.network.load_state_dict(state.parameters)
-        self._optimiser.load_state_dict(state.optimiser)
-        self._schedule.load_state_dict(state.schedule)
-        self._scaler.load_state_dict(state.scaler)
-        self.done, self.losses, self._started = state.step, list(state.losses), state.started
-        self._kept = state.step
 
     def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
         """The steps of an epoch that are not done yet."""
@@ -258,23 +270,30 @@ class Training:
 
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
         every = self._settings.save_every_n_epochs
-        if self._folder and every and epoch % every == 0:
+        if self._writes and every and epoch % every == 0:
             # The LoHa first: a state may be older than the file beside it, never newer.
-            self._folder.write_epoch(self.loha(), epoch)
+            self.folder.write_epoch(self.loha(), epoch)
             self._keep()
         self._world.wait()
         watcher.on_epoch(epoch, self.loha)
 
+    @property
+    def _writes(self) -> bool:
+        return self.folder is not None and self._world.is_first
+
     def _keep(self) -> None:
-        self._folder.write_state(self.state())
+        self.folder.write_state(self.state())
         self._kept = self.done
 
     def _keep_what_there_is(self) -> None:
         """After an early end. A failure here must not hide what ended the run."""
-        if not (self._folder and self._is_whole and self.done > self._kept and self.done):
+        if not (self._writes and self._is_whole and self.done > self._kept):
+            return
+        if not self.done:
+            self.folder.remove_if_empty()
             return
         try:
-            self._folder.write_stopped(self.loha(), self.done)
+            self.folder.write_stopped(self.loha(), self.done)
             self._keep()
         except FileError as error:
             _log.error("the state after step %d could not be kept: %s", self.done, error)

@@ -1,0 +1,53 @@
+"""Save LoHa: into the loras folder, under a new name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..loha import FileError, Loha, files
+from .compat import schema
+from .load import LohaType
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class SaveLoha(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ShinyMasSaveLoha",
+            display_name="Save LoHa",
+            category="ShinyMas/LoHa",
+            description="Writes a LoHa into models/loras, for ComfyUI, A1111 and kohya's tools. Never over a file.",
+            search_aliases=["export", "safetensors", "lycoris", "shinymas"],
+            is_output_node=True,
+            inputs=[
+                LohaType.Input("loha", tooltip="From Train LoHa or Load LoHa."),
+                io.String.Input("name", default="my-loha",
+                                tooltip="A plain name, or folder/name; .safetensors is added."),
+                io.Combo.Input("precision", options=list(_DTYPES), default="fp16",
+                               tooltip="fp16 is what other tools write; fp32 keeps every digit of training."),
+            ],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str = "") -> bool | str:
+        try:
+            files.resolve_name(_folder(), name)
+        except FileError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, loha: Loha, name: str, precision: str) -> io.NodeOutput:
+        written = files.save(loha, files.resolve_name(_folder(), name), _DTYPES[precision])
+        return io.NodeOutput(written.path, ui={"text": [f"file: {written.path}\nsha256: {written.sha256}"]})
+
+
+def _folder() -> Path:
+    return Path(folder_paths.get_folder_paths("loras")[0])

@@ -1,0 +1,60 @@
+"""What a person sees of a run in ComfyUI: progress, text under the node, the live chart, samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import comfy.model_management
+import comfy.utils
+
+from ..loha import Loha
+from ..loha.training.loop import Progress, Watcher
+from .training_samples import Samples
+
+_EVENT = "shinymas.training"
+_SECONDS = 0.5  # between two messages to the browser
+
+
+class Display:
+    """Tells the browser about the run of node `node_id`, and stops the run when somebody cancels."""
+
+    def __init__(self, node_id: str, total_steps: int, samples: Samples) -> None:
+        # Not at import: the command line has no server.
+        from server import PromptServer
+
+        self._server = PromptServer.instance
+        self._node_id = node_id
+        self._samples = samples
+        self._bar = comfy.utils.ProgressBar(total_steps, node_id=node_id)
+        self._points: list[tuple[int, float, float]] = []
+        self._told = 0.0
+
+    def watcher(self) -> Watcher:
+        return Watcher(on_step=self._on_step, on_epoch=self._on_epoch)
+
+    def _on_step(self, progress: Progress) -> None:
+        self._points.append((progress.step, progress.loss, progress.learning_rate))
+        now = time.monotonic()
+        if now - self._told >= _SECONDS or progress.step == progress.total_steps:
+            self._told = now
+            self._bar.update_absolute(progress.step, progress.total_steps)
+            self._server.send_progress_text(progress_line(progress), self._node_id)
+            message = {"node": self._node_id, "total": progress.total_steps, "points": self._points}
+            self._server.send_sync(_EVENT, message, self._server.client_id)
+            self._points = []
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def _on_epoch(self, epoch: int, loha: Callable[[], Loha]) -> None:
+        for picture in self._samples.after(epoch, loha):
+            step = self._samples.steps_done
+            self._bar.update_absolute(step, preview=("JPEG", picture, 512))
+
+
+def progress_line(progress: Progress) -> str:
+    """Step, loss, rate, speed and time left, in one line."""
+    pace = progress.steps_here / max(progress.seconds, 1e-9)
+    left = (progress.total_steps - progress.step) / max(pace, 1e-9)
+    clock = time.strftime("%H:%M:%S", time.gmtime(left)) if left < 86_400 else f"{left / 86_400:.1f} days"
+    return (f"step {progress.step}/{progress.total_steps} · epoch {progress.epoch}/{progress.epochs} · "
+            f"loss {progress.loss:.4f} · lr {progress.learning_rate:.2e} · {pace:.2f} it/s · {clock} left")

@@ -1,0 +1,103 @@
+"""One training run inside ComfyUI, for the node and for the command line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import torch
+
+from ..loha import Loha, files
+from ..loha.errors import SettingsError, show
+from ..loha.training.checkpoint import RunFolder, state_beside
+from ..loha.training.data import Latents, TrainingData
+from ..loha.training.distributed import World
+from ..loha.training.loop import Training, Watcher, session_name
+from ..loha.training.settings import TrainingSettings
+from .training_models import TrainingModels
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A prepared run.
+
+    Args:
+        training: ready to `run`.
+        models: to be loaded again after anything else used the models.
+        folder: where its files go.
+        notes: what a person should know before it starts, one sentence each.
+    """
+
+    training: Training
+    models: TrainingModels
+    folder: Path
+    notes: tuple[str, ...]
+
+    def go(self, watcher: Watcher) -> Loha:
+        """Train. Raises as `Training.run`; running out of memory passes through with advice in the log."""
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                return self.training.run(watcher)
+        except comfy.model_management.OOM_EXCEPTION:
+            _log.error("Train LoHa ran out of memory. Lower the batch size or the resolution, or turn "
+                       "gradient_checkpointing on; the run can be gone on with from %s.", self.folder)
+            raise
+
+    def report(self, loha: Loha, seconds: float) -> str:
+        """`key: value` lines on what came out."""
+        training = self.training
+        losses = training.losses
+        tail = losses[-max(1, len(losses) // 10):]
+        return "\n".join([
+            f"modules: {len(loha)}", f"steps: {training.done} of {training.total_steps}",
+            f"steps per epoch: {training.steps_per_epoch}",
+            f"loss: {losses[0]:.5f} at first, {sum(tail) / len(tail):.5f} over the last {len(tail)} steps",
+            f"seconds: {seconds:.1f}",
+            f"folder: {show(self.folder, 300)}", *self.notes,
+        ])
+
+
+def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
+            start: Loha | None = None, world: World = World(), model_sha256: str = "",  # noqa: B008
+            share: Callable[[object], object] = lambda value: value) -> Run:
+    """Check everything that can be checked before the first step, and load the models.
+
+    Args:
+        output: the folder that the run's own folder is made in.
+        cache: for latents, where the data options want them on disk.
+        start: a LoHa to go on from: exactly, where its run's state lies beside its file and nothing
+            that matters has changed, else from its weights.
+        share: hands the first process's value to all.
+
+    Raises:
+        LohaError: of whichever kind says what must be changed.
+    """
+    if start is not None and settings.init_from:
+        raise SettingsError("init_from and a LoHa to go on from exclude each other: keep one")
+    if settings.init_from:
+        start = files.read(settings.init_from)
+    models = TrainingModels(model, clip, vae, settings.mixed_precision)
+    models.load()
+    notes = list(models.notes)
+    with torch.inference_mode(False):
+        base = models.models(with_key=data.options.latent_cache == "disk")
+        latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
+        run = Training(base, data, latents, settings, session=share(session_name(settings)),
+                       precision=models.precision, world=world, model_sha256=model_sha256)
+        state = None if start is None or settings.init_from else state_beside(start)
+        if state is not None and run.resume(state):
+            path = Path(start.source.path).parent
+            notes.append(f"resumed: exactly, after step {state.step}")
+        else:
+            if state is not None:
+                notes.append("resumed: weights alone, settings or pictures differ from the interrupted run's")
+            if start is not None:
+                run.go_on_from(start)
+            path = Path(share(str(RunFolder.create(output, settings).path) if world.is_first else None))
+        run.folder = RunFolder(path, settings)
+    return Run(run, models, path, (*notes, *run.notes))

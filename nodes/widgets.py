@@ -1,0 +1,33 @@
+"""Widgets out of the libraries' own fields: their ranges, defaults and help are stated once, there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..loha.training.settings_fields import Described
+
+# What one click of the arrows changes, and so how many digits are shown.
+_RATE_STEP, _STEP = 1e-6, 0.01
+
+
+def inputs_of(fields: Iterable[Described], multiline: Iterable[str] = (), **common: Any) -> list[io.Input]:
+    """An input for each field, in their order; `multiline` names texts of several lines."""
+    tall = set(multiline)
+    return [_input(field, field.name in tall, common) for field in fields]
+
+
+def _input(field: Described, tall: bool, common: dict[str, Any]) -> io.Input:
+    shared = {"default": field.default, "tooltip": field.help, **common}
+    if field.choices:
+        return io.Combo.Input(field.name, options=list(field.choices), **shared)
+    if field.kind is bool:
+        return io.Boolean.Input(field.name, **shared)
+    if field.kind is int:
+        return io.Int.Input(field.name, min=field.low, max=field.high, step=int(field.step or 1), **shared)
+    if field.kind is float:
+        step = _RATE_STEP if field.name.endswith(("_rate", "_lr")) else _STEP
+        return io.Float.Input(field.name, min=field.low, max=field.high, step=step, **shared)
+    return io.String.Input(field.name, multiline=tall, **shared)

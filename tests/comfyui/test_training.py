@@ -1,0 +1,170 @@
+"""Training in a real ComfyUI: from pictures to a file that its own loader takes; cancel, resume."""
+
+import io
+import json
+import struct
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from comfyui_server import PromptFailed
+from PIL import Image
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="module")
+def pictures(base):
+    """Four captioned pictures in ComfyUI's input folder."""
+    folder = base / "input" / "cards" / "1_Kazano Hiori"
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    for number, pixels in enumerate(colours):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"Kazano Hiori, tag {number}", encoding="utf-8")
+    return "cards"
+
+
+@pytest.fixture
+def graph(object_info, checkpoint, pictures):
+    """The API prompt of a run: settings by keyword, everything else as the nodes have it by default."""
+
+    def node(kind, **inputs):
+        required = object_info[kind]["input"]["required"]
+        defaults = {
+            name: spec[1].get("default", spec[0][0] if isinstance(spec[0], list) else None)
+            for name, spec in required.items() if len(spec) > 1 and "default" in spec[1]
+        }
+        return {"class_type": kind, "inputs": defaults | inputs}
+
+    def make(resume=None, data=None, **chosen):
+        settings = {
+            "module_set": "attention-mlp", "network_rank": 2, "max_token_length": 75, "max_train_epochs": 2,
+            "module_filter": "*attn2*,lora_te_*_0_*", "optimizer": "AdamW", "lr_scheduler": "constant", **chosen,
+        }
+        prompt = {
+            "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+            "data": node("ShinyMasTrainingData", folder=pictures, **{
+                "resolution": 64, "bucket_min": 64, "bucket_max": 64, "batch_size": 2, "latent_cache": "memory",
+                **(data or {})}),
+            "settings": node("ShinyMasTrainingSettings", **settings),
+            "train": node("ShinyMasTrainLoha", model=["model", 0], clip=["model", 1], vae=["model", 2],
+                          data=["data", 0], settings=["settings", 0]),
+            "curve": node("PreviewImage", images=["train", 1]),
+        }
+        if resume:
+            prompt["kept"] = node("ShinyMasLoadLoha", lora_name=resume)
+            prompt["train"]["inputs"]["resume"] = ["kept", 0]
+        return prompt
+
+    make.node = node
+    return make
+
+
+def facts(text):
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, graph, base):
+    prompt = graph(output_name="whole")
+    prompt["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp16")
+    prompt["apply"] = graph.node("ShinyMasApplyLoha", model=["model", 0], clip=["model", 1], loha=["train", 0],
+                                 strict=True)
+    prompt["applied"] = graph.node("PreviewAny", source=["apply", 2])
+    outputs = run_graph(prompt)
+    report = facts(outputs["train"]["text"][0])
+    assert report["steps"] == "4 of 4"
+    assert report["precision"] == "fp32, there is no GPU for fp16"
+    applied = facts(outputs["applied"]["text"][0])
+    assert applied["applied"] == applied["modules"] == report["modules"]
+    curve = server.picture(outputs["curve"]["images"][0])
+    assert struct.unpack(">II", curve[16:24]) == (960, 540)
+    names = sorted(path.name for path in (base / "models" / "loras" / "whole").iterdir())
+    assert names == ["training.state", "whole-000001.safetensors", "whole-000002.safetensors", "whole.safetensors"]
+    assert (base / "models" / "loras" / "trained.safetensors").is_file()
+
+    with pytest.raises(PromptFailed, match="exists already"):
+        again = graph(output_name="whole")
+        again["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp32")
+        run_graph(again)
+
+
+def test_core_finds_every_module_of_the_file(comfy, small_model, base):
+    """After the run above: ComfyUI's own name map and loader, on the saved file."""
+    path = base / "models" / "loras" / "trained.safetensors"
+    tensors = comfy.utils.load_torch_file(str(path))
+    model, clip, _ = small_model
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, keys)
+    patches = comfy.lora.load_lora(tensors, keys)
+    assert len(patches) == len({name.partition(".")[0] for name in tensors})
+
+
+def test_cancelling_keeps_the_run_and_resume_goes_on(server, run_graph, graph, base):
+    chosen = {"max_train_epochs": 3, "module_filter": "*attn2_to_q,lora_te_*_0_*"}
+    run_graph(graph(output_name="unbroken", **chosen))
+    folder = base / "models" / "loras" / "broken"
+
+    def interrupt():
+        while not (folder / "broken-000001.safetensors").exists():
+            time.sleep(0.02)
+        urllib.request.urlopen(urllib.request.Request(server.url + "/interrupt", b"{}"))
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(PromptFailed, match="interrupted"):
+        run_graph(graph(output_name="broken", **chosen))
+    thread.join()
+    kept = max(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    resumed = run_graph(graph(output_name="broken", resume=f"broken/{kept.name}", **chosen))
+    assert "resumed: exactly, after step" in resumed["train"]["text"][0]
+    one = load_file(folder / "broken.safetensors")
+    other = load_file(base / "models" / "loras" / "unbroken" / "unbroken.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_model_draws_the_same_before_and_after_a_run(server, run_graph, graph, base):
+    def draw(prompt):
+        prompt |= {
+            "text": graph.node("CLIPTextEncode", clip=["model", 1], text="Kazano Hiori"),
+            "latent": graph.node("EmptyLatentImage", width=64, height=64, batch_size=1),
+            "sample": graph.node(
+                "KSampler", model=["model", 0], positive=["text", 0], negative=["text", 0],
+                latent_image=["latent", 0], seed=1, steps=1, cfg=1.0, denoise=1.0, sampler_name="euler",
+                scheduler="normal"),
+            "image": graph.node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+            "picture": graph.node("SaveImage", images=["image", 0], filename_prefix=str(time.time_ns())),
+        }
+        return prompt
+
+    def picture(outputs):
+        return server.picture(outputs["picture"]["images"][0])
+
+    before = picture(run_graph(draw({"model": graph()["model"]})))
+    run_graph(graph(output_name="between", sample_every_n_epochs=2, sample_prompts="a card\nanother"))
+    samples = sorted(path.name for path in (base / "output" / "shinymas" / "between").iterdir())
+    assert samples == ["epoch-000002-1.png", "epoch-000002-2.png"]
+    # The run threw ComfyUI's cache of the sampler away, not the loaded model.
+    assert pixels(picture(run_graph(draw({"model": graph()["model"]})))) == pixels(before)
+
+
+def pixels(png):
+    """The picture without its metadata, which tells the two prompts apart."""
+    return Image.open(io.BytesIO(png)).tobytes()
+
+
+@pytest.mark.parametrize("settings, data, text", [
+    ({"network_rank": 16, "train_unet": False, "train_text_encoder": False}, {}, "nothing is left to train"),
+    ({"module_filter": "nothing*"}, {}, "no module is left to train"),
+    ({"config": "[a]\nnetwork_dim = -1"}, {}, "network_rank"),
+    ({}, {"folder": "no such folder"}, "no such folder"),
+], ids=["nothing-on", "filter", "toml", "folder"])
+def test_bad_input_is_a_clear_sentence(run_graph, graph, settings, data, text):
+    prompt = graph(**settings)
+    prompt["data"]["inputs"] |= data
+    with pytest.raises(PromptFailed) as refused:
+        run_graph(prompt)
+    assert text in json.dumps(refused.value.details)
