@@ -20,6 +20,7 @@ import patch
 import reading
 import strength
 import torch
+import training
 from measure import copy_bandwidth
 from results import Case, table, write_json
 from session import ROOT, Session, load_comfyui_and_pack
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "merge": merge.cases,
     "patch": patch.cases,
     "gradient": gradient.cases,
+    "training": training.cases,
     "strength": strength.cases,
 }
 _SECONDS = 12.0

@@ -43,21 +43,21 @@ def cases(session: Session) -> Iterator[Case]:
     yield Case(
         "strength change", "queue to first step, cpu, U-Net and text encoder patched",
         [Row(name, Timing.of(measured)) for name, measured in seconds.items()],
-        "Unchanged strength is the floor: the same graph with a new seed.")
+        "A new seed, with the strength unchanged, is the floor.")
 
 
 async def _measure(url: str, rounds: int) -> dict[str, list[float]]:
-    changed = {f"{loader}, new strength": [] for loader in _LOADERS}
-    seconds: dict[str, list[float]] = changed | {f"{loader}, new seed": [] for loader in _LOADERS}
+    seconds: dict[str, list[float]] = {
+        loader + step: [] for step in (", new strength", ", new seed") for loader in _LOADERS}
     async with aiohttp.ClientSession(url) as http, http.ws_connect(f"/ws?clientId={_CLIENT}") as socket:
         seed = 0
         for turn in range(rounds + 1):
             for loader in _LOADERS:
-                # Patches of the other loader go, ours come: what is timed starts from a patched model.
-                for step, strength in (("", 0.5), (", new strength", 0.75 + turn / 100), (", new seed", None)):
+                new = 0.75 + turn / 100
+                # The first run changes loaders; what is timed starts from a model that this one has patched.
+                for step, strength in (("", 0.5), (", new strength", new), (", new seed", new)):
                     seed += 1
-                    used = strength or used  # noqa: F821 (bound by the first step)
-                    took = await _first_step(http, socket, _graph(loader, used, seed))
+                    took = await _first_step(http, socket, _graph(loader, strength, seed))
                     if step and turn:  # the first turn warms up
                         seconds[loader + step].append(took)
     return seconds

@@ -1,0 +1,89 @@
+"""One training step, forward and backward: our network beside LyCORIS' modules on the same small models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from measure import Contender, interleaved, peak_temporary
+from results import Case, Row
+from session import Session
+from torch import nn
+
+_CAPTIONS = ["Kazano Hiori, 1girl, smile", "Sakuragi Mano, 1girl, outdoors"]
+
+
+def cases(session: Session) -> Iterator[Case]:
+    from shinymas_loha.loha.training.network import LohaNetwork
+    from shinymas_loha.loha.training.noise import Draw
+    from shinymas_loha.loha.training.settings import TrainingSettings
+    from shinymas_loha.loha.training.step import Step
+
+    device = session.device
+    widths, pixels = ((32, 64), 64) if session.quick else ((320, 640), 128)
+    settings = TrainingSettings(network_rank=16, mixed_precision="fp32", max_token_length=75)
+    generator = torch.Generator().manual_seed(4)
+    latents, noise, posterior = (
+        torch.randn(2, 4, pixels // 8, pixels // 8, generator=generator).to(device) for _ in range(3))
+    drawn = Draw(noise, posterior, torch.tensor([37, 811], device=device))
+
+    def stepping(models, parameters: list[nn.Parameter]) -> Callable[[], None]:
+        step = Step(models, settings, "fp32")
+
+        def run() -> None:
+            step.losses(latents, drawn, _CAPTIONS).mean().backward()
+            for parameter in parameters:
+                parameter.grad = None
+
+        return run
+
+    ours, theirs = _models(widths, device), _models(widths, device)
+    network = LohaNetwork(ours, settings)
+    peers = _lycoris(network, theirs.layers, device)
+    with network.attached():
+        contenders = [
+            Contender("ours", stepping(ours, list(network.parameters()))),
+            Contender("LyCORIS", stepping(theirs, [one for peer in peers for one in peer.parameters()])),
+        ]
+        timings = interleaved(contenders, device, session.seconds)
+        rows = [Row(one.name, timings[one.name], peak_temporary(one, device)) for one in contenders]
+    yield Case("training step", f"{len(peers)} modules, rank 16, U-Net of two levels {widths}, two CLIP layers, "
+                                f"batch 2 at {pixels} px, float32, no optimiser", rows)
+
+
+def _lycoris(network: nn.Module, layers: Mapping[str, nn.Module], device: torch.device) -> list[nn.Module]:
+    """LyCORIS' modules, of its fastest backend, on these layers in place of ours."""
+    from lycoris.modules.loha import LohaModule
+
+    made = []
+    for name, factors in network.factors.items():
+        module = LohaModule(name, layers[name], 1.0, factors.rank, factors.alpha).to(device)
+        module.apply_to()
+        made.append(module)
+    return made
+
+
+def _models(widths: tuple[int, int], device: torch.device):
+    """Seeded models of diffusers' and transformers' classes; the VAE is not part of a step."""
+    from diffusers import UNet2DConditionModel
+    from shinymas_loha.loha.training.models import Models, TextEncoder
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16, block_out_channels=widths, layers_per_block=1, cross_attention_dim=768,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=8)
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=1000, hidden_size=768, intermediate_size=3072, num_hidden_layers=2, num_attention_heads=12,
+        bos_token_id=998, eos_token_id=999, pad_token_id=999))
+    for model in (unet, text):
+        model.to(device).eval().requires_grad_(False)
+    encoder = getattr(text, "text_model", text)  # transformers 5 has lost that level
+    named = {f"lora_unet_{name.replace('.', '_')}": module for name, module in unet.named_modules()}
+    named |= {f"lora_te_text_model_{name.replace('.', '_')}": module for name, module in encoder.named_modules()}
+    return Models(
+        unet=unet, predict=lambda x, t, states: unet(x, t, states).sample,
+        text=TextEncoder(encoder, 12, lambda caption: [ord(char) % 990 for char in caption], 998, 999),
+        layers={name: layer for name, layer in named.items() if hasattr(layer, "weight")}, encode=None,
+        device=device)
