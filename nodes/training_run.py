@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +62,7 @@ class Run:
 
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
-            start: Loha | None = None, world: World = World(), model_sha256: str = "",  # noqa: B008
-            share: Callable[[object], object] = lambda value: value) -> Run:
+            start: Loha | None = None, world: World = World(), model_sha256: str = "") -> Run:  # noqa: B008
     """Check everything that can be checked before the first step, and load the models.
 
     Args:
@@ -72,7 +70,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         cache: for latents, where the data options want them on disk.
         start: a LoHa to go on from: exactly, where its run's state lies beside its file and nothing
             that matters has changed, else from its weights.
-        share: hands the first process's value to all.
+        world: all processes of the run; each must come here.
 
     Raises:
         LohaError: of whichever kind says what must be changed.
@@ -87,7 +85,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
     with torch.inference_mode(False):
         base = models.models(with_key=data.options.latent_cache == "disk")
         latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
-        run = Training(base, data, latents, settings, session=share(session_name(settings)),
+        run = Training(base, data, latents, settings, session=world.share(session_name(settings)),
                        precision=models.precision, world=world, model_sha256=model_sha256)
         state = None if start is None or settings.init_from else state_beside(start)
         if state is not None and run.resume(state):
@@ -98,6 +96,6 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
                 notes.append("resumed: weights alone, settings or pictures differ from the interrupted run's")
             if start is not None:
                 run.go_on_from(start)
-            path = Path(share(str(RunFolder.create(output, settings).path) if world.is_first else None))
+            path = Path(world.share(str(RunFolder.create(output, settings).path) if world.is_first else None))
         run.folder = RunFolder(path, settings)
     return Run(run, models, path, (*notes, *run.notes))

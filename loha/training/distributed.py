@@ -44,6 +44,14 @@ class World:
         for parameter, count, total in zip(parameters, counts.tolist(), sums, strict=True):
             parameter.grad = total.view_as(parameter).clone() if count else None
 
+    def share(self, text: str | None) -> str:
+        """The first process's text, on every process; the others' is not looked at."""
+        if self.size == 1:
+            return text
+        shared = [text]
+        dist.broadcast_object_list(shared)
+        return shared[0]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:

@@ -24,8 +24,10 @@ def training(tiny_models, tiny_data, tiny_settings, tmp_path):
         data = tiny_data(**(data or {}))
         if folder is None:
             folder = RunFolder.create(tmp_path / "loras", settings)
-        return Training(models, data, Latents(data, models.encode), settings, session="7", precision="fp32",
-                        folder=folder, resume=resume)
+        run = Training(
+            models, data, Latents(data, models.encode), settings, session="7", precision="fp32", folder=folder)
+        assert resume is None or run.resume(resume)
+        return run
 
     return make
 
@@ -49,10 +51,9 @@ def test_a_cancelled_run_goes_on_bit_for_bit(training, step):
     first = training(lr_scheduler="page")
     with pytest.raises(Cancelled):
         first.run(stop_after(step))
-    state = read_state(first._folder.path / STATE_FILE)
+    state = read_state(first.folder.path / STATE_FILE)
     assert state.step == step
-    second = training(folder=first._folder, resume=state, lr_scheduler="page")
-    assert second.digest() == state.digest
+    second = training(folder=first.folder, resume=state, lr_scheduler="page")
     second.run()
     assert second.losses == whole.losses
     assert same(second.network.state_dict(), whole.network.state_dict())
@@ -63,9 +64,9 @@ def test_a_cancelled_run_leaves_a_loha_to_go_on_from(training):
     run = training(save_every_n_epochs=0)
     with pytest.raises(Cancelled):
         run.run(stop_after(2))
-    kept = sorted(path.name for path in run._folder.path.iterdir())
+    kept = sorted(path.name for path in run.folder.path.iterdir())
     assert kept == ["tiny-step00000002.safetensors", STATE_FILE]
-    loha = files.read(run._folder.path / kept[0])
+    loha = files.read(run.folder.path / kept[0])
     assert len(loha.modules) == len(run.network.factors)
     assert state_beside(loha).step == 2
 
@@ -85,7 +86,7 @@ def test_cancelling_in_the_middle_of_a_step_keeps_the_last_whole_one(training, t
             run.run()
     finally:
         handle.remove()
-    assert read_state(run._folder.path / STATE_FILE).step == 2
+    assert read_state(run.folder.path / STATE_FILE).step == 2
     assert not any("forward" in module.__dict__ for module in tiny_models.unet.modules())
 
 
@@ -94,32 +95,33 @@ def test_should_stop_ends_the_run_after_the_step(training):
     asked = iter([False, True])
     with pytest.raises(Stopped, match="after step 2 of 6"):
         run.run(Watcher(should_stop=lambda: next(asked)))
-    assert read_state(run._folder.path / STATE_FILE).step == 2
+    assert read_state(run.folder.path / STATE_FILE).step == 2
 
 
 def test_files_of_a_run(training):
     run = training(max_train_epochs=4, save_every_n_epochs=1, keep_last=2)
     seen = []
     loha = run.run(Watcher(on_epoch=lambda epoch, make: seen.append((epoch, len(make().modules)))))
-    assert sorted(path.name for path in run._folder.path.iterdir()) == [
+    assert sorted(path.name for path in run.folder.path.iterdir()) == [
         "tiny-000003.safetensors", "tiny-000004.safetensors", "tiny.safetensors", STATE_FILE]
-    written = files.read(run._folder.path / "tiny.safetensors")
+    written = files.read(run.folder.path / "tiny.safetensors")
     assert all(torch.equal(written.modules[name].w1_a, module.w1_a) for name, module in loha.modules.items())
     assert [epoch for epoch, _ in seen] == [1, 2, 3, 4]
-    assert training(max_train_epochs=1)._folder.path.name == "tiny-2"
+    assert training(max_train_epochs=1).folder.path.name == "tiny-2"
 
 
 def test_an_older_file_means_its_weights_alone(training):
     run = training()
     run.run()
-    older = files.read(run._folder.path / "tiny-000001.safetensors")
+    older = files.read(run.folder.path / "tiny-000001.safetensors")
     assert state_beside(older) is None
-    assert state_beside(files.read(run._folder.path / "tiny.safetensors")).step == run.total_steps
+    assert state_beside(files.read(run.folder.path / "tiny.safetensors")).step == run.total_steps
 
 
 def test_a_changed_setting_changes_the_digest(training):
     one = training()
     assert training(seed=1).digest() != one.digest()
+    assert not training(seed=1).resume(one.state())
     assert training(keep_last=3, max_train_epochs=9).digest() == one.digest()
     assert training(lr_scheduler="cosine").digest() != training(lr_scheduler="cosine", max_train_epochs=9).digest()
 
@@ -149,7 +151,7 @@ def test_nan_stops_with_the_last_good_state(training, tiny_models, where):
     with pytest.raises(TrainingError, match="step 3 of 6: the (loss|gradient's norm) is nan"):
         run.run(Watcher(on_step=spoil))
     if where != "weight":
-        state = read_state(run._folder.path / STATE_FILE)
+        state = read_state(run.folder.path / STATE_FILE)
         assert state.step == 2
         assert all(tensor.isfinite().all() for tensor in state.parameters.values())
 
@@ -159,8 +161,8 @@ def test_accumulating_two_batches_is_one_larger_batch(training):
     loss, rate = [], []
     one.run(Watcher(on_step=lambda progress: (loss.append(progress.loss), rate.append(progress.gradient_norm))))
     pictures = one._data.epoch(one._settings.seed, 0)[:2]
-    by_hand = training(data={"batch_size": 1}, folder=one._folder)
-    by_hand.network.load_state_dict(training(folder=one._folder).network.state_dict())
+    by_hand = training(data={"batch_size": 1}, folder=one.folder)
+    by_hand.network.load_state_dict(training(folder=one.folder).network.state_dict())
     with torch.no_grad(), by_hand.network.attached():
         losses = torch.cat([by_hand._batch_losses(picture) for picture in pictures])
     assert loss[0] == pytest.approx(float(losses.mean()), rel=1e-5)
