@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from . import naming, product
+from . import others as other_kinds
 from .blocks import block_of
 from .errors import BindError, show
 from .naming import Address
 from .value import Loha, LohaModule
 
-_BIAS_ONLY = frozenset(("diff_b", "b_norm"))
 _BASES = {768: "SD 1.5", 1024: "SD 2", 1280: "SDXL refiner", 2048: "SDXL"}
 
 
@@ -114,14 +114,14 @@ class Binding:
 
 
 def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], float] = lambda target: 1.0, *,
-         names: Mapping[str, str] | None = None, absent: Mapping[str, str] | None = None) -> Binding:
+         names: Mapping[str, str] | None = None, absent: Mapping[str, Skip] | None = None) -> Binding:
     """Match every module of `loha` to a weight, by name and then by shape.
 
     Args:
         targets: the model's weights, all of them.
         strength: strength of a weight; 0 leaves a module off, as asked.
         names: further module names → weight names, for architectures whose names `naming` does not know.
-        absent: part of an address (`te1`) → why the model's side of it is not there (no CLIP connected).
+        absent: part of an address (`te1`) → why its modules stay off where the model's side is not there (no CLIP).
 
     Raises:
         BindError: two modules of the file name one weight.
@@ -139,15 +139,15 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
         ours = isinstance(module, LohaModule)
         where = naming.address(name)
         weight = index.get(where) or (names or {}).get(name)
-        if not ours and module.keys() <= _BIAS_ONLY:
+        is_bias = not ours and module.keys() <= other_kinds.BIAS_ONLY
+        if is_bias:
             # ComfyUI's trainer writes a layer's bias beside its LoHa, under the same name.
             weight = weight and weight.removesuffix("weight") + "bias"
             name = f"{name} (bias)"
-            weight = weight if weight in by_weight else None
-        if weight is None:
-            reason = (absent or {}).get(where[0]) or _elsewhere(where, file_base, model_base)
-            if reason:
-                skipped[name] = Skip(reason)
+        if weight not in by_weight:  # ComfyUI's map names layers that some models leave out
+            skip = (absent or {}).get(where[0]) or _elsewhere(where, file_base, model_base)
+            if skip:
+                skipped[name] = skip
             else:
                 unknown.append(name)
             continue
@@ -161,7 +161,11 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
             part = f"the U-Net, block {target.block}" if target.is_unet else "the text encoder"
             skipped[name] = Skip(f"strength 0 for {part}", asked=True)
             continue
-        reason = _misfit(module, target, wanted) if ours else _other_misfit(module, target)
+        if ours:
+            reason = _misfit(module, target, wanted)
+        else:
+            bias = target if is_bias else by_weight.get(f"{weight.removesuffix('weight')}bias")
+            reason = other_kinds.misfit(module, target.shape, bias and bias.shape)
         if reason:
             made_for = f"; the file looks made for {file_base}" if file_base not in ("", model_base) else ""
             skipped[name] = Skip(reason + made_for)
@@ -186,38 +190,13 @@ def _misfit(module: LohaModule, target: Target, strength: float) -> str | None:
     return None
 
 
-def _other_misfit(tensors: Mapping[str, Tensor], target: Target) -> str | None:
-    """Shape check of the other kinds whose shape can be told from their tensors; ComfyUI would only log it."""
-    shapes = {suffix.removesuffix(".weight"): tensor.shape for suffix, tensor in tensors.items()}
-    for up, down in (("lora_up", "lora_down"), ("lora_B", "lora_A"), ("lora.up", "lora.down")):
-        if up in shapes and down in shapes:
-            middle = shapes.get("lora_mid")
-            kernel = target.shape[2:] if middle is not None else shapes[down][2:]
-            made = (shapes[up][0], shapes[down][1], *kernel)
-            if middle is not None and tuple(middle[2:]) != target.shape[2:]:
-                made = (shapes[up][0], shapes[down][1], *middle[2:])
-            if _unpadded(made) != _unpadded(target.shape):
-                return f"a LoRA of {'×'.join(map(str, made))} does not fit {'×'.join(map(str, target.shape))}"
-    for kind in ("diff", "set_weight", "w_norm", *(_BIAS_ONLY if shapes.keys() <= _BIAS_ONLY else ())):
-        if kind in shapes and tuple(shapes[kind]) != target.shape:
-            return f"'{kind}' of {'×'.join(map(str, shapes[kind]))} does not fit {'×'.join(map(str, target.shape))}"
-    return None
-
-
-def _unpadded(shape: Iterable[int]) -> tuple[int, ...]:
-    shape = tuple(shape)
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _elsewhere(where: Address, file_base: str, model_base: str) -> str | None:
+def _elsewhere(where: Address, file_base: str, model_base: str) -> Skip | None:
     """Reason for a name that is sound but belongs to another model; None for one that nobody knows."""
     part, _ = where
     if part in ("te2", "te3"):
-        return f"for text encoder {part[2]}, which this model does not have"
+        return Skip(f"for text encoder {part[2]}, which this model does not have")
     if file_base and file_base != model_base:
-        return f"not in this model; the file looks made for {file_base}"
+        return Skip(f"not in this model; the file looks made for {file_base}")
     return None
 
 

@@ -100,12 +100,12 @@ def merge_dora_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, 
 
 def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> int | None:
     """0 when a DoRA scale has a number for each output, 1 for each input channel, None when it fits neither."""
-    sizes = tuple(scale_shape) + (1,) * (len(shape) - len(scale_shape))
-    if len(sizes) != len(shape) or any(size != 1 for size in sizes[2:]):
+    out, columns, *kernel = tuple(scale_shape) + (1,) * (2 - len(scale_shape))
+    if len(shape) < 2 or any(size != 1 for size in kernel):
         return None
-    if sizes[:2] == (shape[0], 1):
+    if (out, columns) == (shape[0], 1):
         return 0
-    return 1 if sizes[:2] == (1, shape[1]) else None
+    return 1 if (out, columns) == (1, shape[1]) else None
 
 
 def gradients(grad: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) -> Flat:

@@ -9,6 +9,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..loha import Loha, LohaModule, SettingsError, blocks, product, summary
+from ..loha.errors import show
 from .compat import schema
 from .load import LohaType
 from .patching import Strengths, bind_to, patch
@@ -73,7 +74,7 @@ class ApplyLoha(io.ComfyNode):
         lines = summary.report(binding) + route_lines(binding, model) + version_lines(loha)
         if binding.faults:
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",
-                         len(binding.faults), len(loha), loha.source.path if loha.source else "a LoHa")
+                         len(binding.faults), len(loha), show(loha.source.path) if loha.source else "a LoHa")
         device = comfy.model_management.get_torch_device()
         report = "\n".join(lines + summary.norm_table(binding, lambda module: _squared_norm(module, device)))
         return io.NodeOutput(model, clip, report, ui={"text": [report]})

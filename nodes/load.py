@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import folder_paths
 from comfy_api.latest import io
@@ -36,15 +37,19 @@ class LoadLoha(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str) -> object:
-        """A file replaced under the same name is read anew."""
-        path = folder_paths.get_full_path("loras", lora_name)
-        return (path, *files.fingerprint(path)) if path else (lora_name,)
+    def fingerprint_inputs(cls, lora_name: str | None) -> object:
+        """A file replaced under the same name is read anew, also when the scale beside it (PEFT) is.
+
+        A name that comes over a link is None here: then whatever is replaced counts.
+        """
+        return [_stamp(name) for name in ([lora_name] if lora_name else folder_paths.get_filename_list("loras"))]
 
     @classmethod
-    def validate_inputs(cls, lora_name: str) -> bool | str:
+    def validate_inputs(cls, lora_name: str | None) -> bool | str:
+        """Before anything runs; a name that comes over a link is None here and is checked at the run."""
         try:
-            _path(lora_name)
+            if lora_name is not None:
+                _path(lora_name)
         except FileError as error:
             return str(error)
         return True
@@ -54,6 +59,15 @@ class LoadLoha(io.ComfyNode):
         loha = files.read(_path(lora_name))
         info = "\n".join(summary.describe(loha) + version_lines(loha))
         return io.NodeOutput(loha, info, ui={"text": [info]})
+
+
+def _stamp(name: str) -> tuple:
+    path = folder_paths.get_full_path("loras", name)
+    stamp = [name]
+    for place in (path, path and os.path.join(os.path.dirname(path), files.PEFT_CONFIG)):
+        with suppress(FileError):
+            stamp += files.fingerprint(place) if place else ()
+    return tuple(stamp)
 
 
 def _path(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..loha import Loha, files, product
-from ..loha.binding import Binding, Target, bind
+from ..loha import Loha, SettingsError, files, product
+from ..loha.binding import Binding, Skip, Target, bind
 from ..loha.kernels import Factors, PackedFactors
 from .adapter import LohaAdapter
 from .residency import keep_resident
 
-_NO_CLIP = "a text encoder's module, but no CLIP is connected"
+_NO_CLIP = Skip("a text encoder's module, but no CLIP is connected")
+_CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
 # A file's factors are flattened and sent to a device once, and kept there while the file is in use.
 _on_device: WeakKeyDictionary[Loha, dict[torch.device, dict[str, Factors]]] = WeakKeyDictionary()
 
@@ -31,6 +33,11 @@ class Strengths:
     clip: float
     blocks: dict[str, float] | None = None
 
+    def __post_init__(self) -> None:
+        for name, strength in (("strength_model", self.model), ("strength_clip", self.clip)):
+            if not math.isfinite(strength):  # ComfyUI's own limits let NaN through, and all that comes over a link
+                raise SettingsError(f"{name} is {strength}; give a finite number.")
+
     def of(self, target: Target) -> float:
         return (self.model if target.is_unet else self.clip) * (self.blocks[target.block] if self.blocks else 1.0)
 
@@ -38,7 +45,7 @@ class Strengths:
 def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengths: Strengths) -> Binding:
     """Bind to the weights of both models; ComfyUI's own name map serves architectures other than SD's."""
     targets = [*_targets(model, "diffusion_model."), *(_targets(clip.patcher) if clip is not None else ())]
-    absent = {part: _NO_CLIP for part in ("te1", "te2", "te3")} if clip is None else {}
+    absent = dict.fromkeys(("te1", "te2", "te3"), _NO_CLIP if strengths.clip else _CLIP_OFF) if clip is None else {}
     binding = bind(loha, targets, strengths.of, absent=absent)
     if binding.unknown:
         binding = bind(loha, targets, strengths.of, absent=absent, names=_core_names(model, clip))

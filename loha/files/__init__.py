@@ -8,7 +8,8 @@ back (`names`, `atomic`, `hashes`).
 from .grouping import tensor_name
 from .names import resolve_name
 from .opening import fingerprint
+from .peft import CONFIG as PEFT_CONFIG
 from .read import read
 from .write import save
 
-__all__ = ["fingerprint", "read", "resolve_name", "save", "tensor_name"]
+__all__ = ["PEFT_CONFIG", "fingerprint", "read", "resolve_name", "save", "tensor_name"]

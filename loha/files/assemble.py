@@ -44,7 +44,7 @@ def assemble(path: str | os.PathLike[str], header: container.Header, groups: gro
 
     for name, suffixes in groups.items():
         if flaw := grouping.flaw(name):
-            refused[grouping.shown_once(name, refused)] = flaw
+            refused[name] = flaw
         elif grouping.LOHA.isdisjoint(suffixes):
             if grouping.SHARED.issuperset(suffixes):
                 refused[name] = f"it holds {' and '.join(suffixes)} but no factors"
@@ -61,9 +61,14 @@ def assemble(path: str | os.PathLike[str], header: container.Header, groups: gro
             if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in grouping.BIAS}:
                 others[name] = beside
 
-    if found := non_finite(runs, numbers):
-        raise FileError(f"tensor '{show(found)}' holds NaN or infinity: the training went wrong or the file is "
-                        "damaged; choose an earlier epoch, or download it again.")
+    foreign = {groups[name][suffix]: (name, suffix) for name, kept in others.items() for suffix in kept}
+    for found in non_finite(runs, numbers | foreign.keys()):
+        if found in numbers:
+            raise FileError(f"tensor '{show(found)}' holds NaN or infinity: the training went wrong or the file is "
+                            "damaged; choose an earlier epoch, or download it again.")
+        name, suffix = foreign[found]
+        others.pop(name, None)
+        refused[f"{name} (bias)" if name in modules else name] = f"its {suffix} holds NaN or infinity"
     guessed, note = peft.alphas(path, modules.values())
     modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in guessed.items()}
     notes = _notes(modules, others) + ((note,) if note else ())

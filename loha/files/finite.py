@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,15 +13,15 @@ from .container import Run
 _FP8_LARGEST = {torch.float8_e4m3fn: 0x7E, torch.float8_e5m2: 0x7B}
 
 
-def non_finite(cut: Iterable[Run], wanted: Container[str]) -> str | None:
-    """Return the name of a tensor among `wanted` that holds NaN or ±inf, or None."""
+def non_finite(cut: Iterable[Run], wanted: Container[str]) -> Iterator[str]:
+    """The names of the tensors among `wanted` that hold NaN or ±inf."""
     for run in cut:
         if _is_finite(run.flat):
             continue
         sizes = [(entry.end - entry.start) // entry.dtype.itemsize for entry in run.entries]
         for entry, flat in zip(run.entries, run.flat.split(sizes), strict=True):
             if entry.name in wanted and not _is_finite(flat):
-                return entry.name
+                yield entry.name
     return None
 
 

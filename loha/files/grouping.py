@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from ..errors import show
 from ..value import CORE_NAMES, FACTOR_NAMES
 
 LOHA = frozenset((*FACTOR_NAMES, *CORE_NAMES))
@@ -57,15 +56,6 @@ def flaw(name: str) -> str | None:
     if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in name):
         return "its name holds control or text-direction characters"
     return None
-
-
-def shown_once(name: str, taken: Collection[str]) -> str:
-    """`name` made fit for a message, and numbered where another name looks the same when cut."""
-    text = unique = show(name)
-    number = len(taken) + 1  # not from 2 on: thousands of such names would take a minute
-    while unique in taken:
-        unique, number = f"{text} ({number})", number + 1
-    return unique
 
 
 def _split(key: str) -> tuple[str, str]:

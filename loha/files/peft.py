@@ -32,8 +32,8 @@ def alphas(path: str | os.PathLike[str], modules: Iterable[LohaModule]) -> tuple
     try:
         alpha, patterns, ranks = _load(Path(path).parent / CONFIG)
     except FileError as error:
-        return {}, (f"The scale is a guess (1): this is a PEFT file, and {CONFIG} beside it, "
-                    f"where its alpha stands, {error}")
+        return {}, (f"The scale is a guess (1): this is a PEFT file, and {CONFIG} beside it, where its alpha stands, "
+                    f"{error} Put the {CONFIG} that came with the file into its folder.")
     strange = sorted({module.rank for module in lacking} - ranks)
     if strange:
         return {}, (f"The scale is a guess (1): {CONFIG} beside the file is for rank {_listed(ranks)}, the file has "
@@ -48,6 +48,8 @@ def alphas(path: str | os.PathLike[str], modules: Iterable[LohaModule]) -> tuple
 def _load(path: Path) -> tuple[float, dict[str, float], set[int]]:
     """alpha, alpha by pattern, and every rank that the configuration gives."""
     try:
+        if not path.exists():
+            raise FileError("is missing.")
         with open_regular(path) as file:
             text = file.read(_MAX_CONFIG + 1)
     except OSError as error:

@@ -74,7 +74,7 @@ def _serialize(
     sources = ours | untouched
     for key, place in container.tensors(runs).items():
         place.copy_(sources[key].detach())
-    if found := non_finite(runs, ours):
+    if found := next(non_finite(runs, ours), None):
         raise FileError(f"tensor '{show(found)}' holds NaN or infinity, or numbers too large for "
                         f"{str(dtype).removeprefix('torch.')}; nothing was written. Save it as float32, or train anew.")
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib
+import json
+from dataclasses import replace
 
 import pytest
 import torch
 from lohas import DORA_LAYOUTS, Layout, random_module
 from safetensors.torch import load_file, save_file
-from shinymas_loha.loha import BindError, FileError, Loha, files
+from shinymas_loha.loha import BindError, FileError, Loha, SettingsError, files
 
 CPU = torch.device("cpu")
 EVERYTHING = 1 << 40
@@ -312,6 +314,44 @@ def test_a_replaced_file_is_read_anew(nodes, loras):
     files.save(Loha({QUERY: random_module(SQUARE, alpha=3.0)}), path, overwrite=True)
     assert nodes.LoadLoha.fingerprint_inputs(name) != before
     assert nodes.LoadLoha.execute(name).result[0].modules[QUERY].alpha == 3.0
+
+
+def test_a_peft_file_whose_configuration_came_later_is_read_anew(nodes, loras):
+    folder = loras / "peft"
+    name = "peft/adapter_model.safetensors"
+    files.save(Loha({f"base_model.model.{QUERY}": replace(random_module(SQUARE), alpha=None)}), loras / name)
+    before = nodes.LoadLoha.fingerprint_inputs(name)
+    assert "beside it, where its alpha stands, is missing." in nodes.LoadLoha.execute(name).result[1]
+    rank = SQUARE.ranks[0]
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LOHA", "alpha": 8, "r": rank}))
+    assert nodes.LoadLoha.fingerprint_inputs(name) != before
+    assert "alphas: 8 × 1" in nodes.LoadLoha.execute(name).result[1]
+
+
+def test_a_name_that_comes_over_a_link_is_checked_at_the_run(nodes, sample_loha):
+    """ComfyUI asks with None, which it does not know yet."""
+    assert nodes.LoadLoha.validate_inputs(None) is True
+    assert nodes.LoadLoha.fingerprint_inputs(sample_loha)[0] in nodes.LoadLoha.fingerprint_inputs(None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_strength_that_is_no_number_is_refused(small_model, apply, sample, value):
+    model, clip, _ = small_model
+    with pytest.raises(SettingsError, match="strength_clip is (nan|inf); give a finite number"):
+        apply(model, sample, strength_clip=value, clip=clip)
+
+
+def test_clip_strength_0_without_clip_passes_strict(small_model, apply):
+    model, _, _ = small_model
+    report = apply(model, _small(), strength_clip=0.0, strict=True)[2]
+    assert f"left off 1: strength 0 for the text encoder ({FC1})" in report
+
+
+def test_a_layer_that_only_comfyuis_map_knows_is_unknown(small_model, apply):
+    """The map names a shortcut for every block, also where the block has none."""
+    model, clip, _ = small_model
+    shortcut = "lora_unet_down_blocks_0_resnets_0_conv_shortcut"
+    assert "unknown: 1" in apply(model, _small(**{shortcut: random_module(SQUARE)}), clip=clip)[2]
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_runs(nodes):

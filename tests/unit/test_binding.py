@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lohas import Layout, random_module, sd15_rows
 from shinymas_loha.loha import BindError, Loha, LohaModule, blocks
-from shinymas_loha.loha.binding import Target, bind
+from shinymas_loha.loha.binding import Skip, Target, bind
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROWS = {row.kohya_name: row for row in sd15_rows()}
@@ -188,6 +188,17 @@ def test_the_whole_table_binds_in_every_layout():
     ({"diff": (320, 320)}, True),
     ({"diff": (1, 320)}, False),
     ({"set_weight": (320, 640)}, False),
+    ({"lora_up.weight": (320, 4)}, False),
+    ({"lora_up.weight": (320, 8), "lora_down.weight": (4, 320)}, False),
+    ({"lora_up.weight": (320, 4), "lora_down.weight": (4, 320), "alpha": (2,)}, False),
+    ({"lora_up.weight": (320, 4), "lora_down.weight": (4, 320), "diff_b": (320,)}, False),  # it has no bias
+    ({"lora_up.weight": (320, 4), "lora_down.weight": (4, 320), "dora_scale": (7, 1)}, False),
+    ({"lokr_w1": (8, 8), "lokr_w2": (40, 40)}, True),
+    ({"lokr_w1": (8, 8), "lokr_w2": (41, 40)}, False),
+    ({"lokr_w1_a": (8, 2), "lokr_w1_b": (2, 8), "lokr_w2_a": (40, 2), "lokr_w2_b": (2, 40)}, True),
+    ({"lokr_w1": (8, 8), "lokr_w2_a": (40, 2), "lokr_w2_b": (3, 40)}, False),
+    ({"lokr_w1": (8, 8)}, False),
+    ({"a1.weight": (4, 320)}, False),
 ], ids=str)
 def test_shapes_of_other_kinds_are_checked_too(tensors, applied):
     loha = Loha({ENCODER: _module((3072, 768))}, {LINEAR: {key: torch.zeros(s) for key, s in tensors.items()}})
@@ -209,9 +220,25 @@ def test_a_convolutions_lora_fits(down, up, mid, name):
     assert bind(Loha({}, {name: tensors}), TARGETS).applied == 1
 
 
+def test_integers_are_no_factors_of_another_kind():
+    tensors = {"lora_up.weight": torch.ones(320, 4, dtype=torch.int8), "lora_down.weight": torch.zeros(4, 320)}
+    binding = bind(Loha({ENCODER: _module((3072, 768))}, {LINEAR: tensors}), TARGETS)
+    assert binding.faults == {LINEAR: "its lora_up is int8, expected floating-point numbers"}
+
+
+def test_a_tucker_lokr_of_a_convolution_fits():
+    shapes = {"lokr_w1": (8, 8), "lokr_w2_a": (2, 40), "lokr_w2_b": (2, 40), "lokr_t2": (2, 2, 3, 3)}
+    assert bind(Loha({}, {CONV3X3: {key: torch.zeros(s) for key, s in shapes.items()}}), TARGETS).applied == 1
+
+
+def test_a_further_name_for_a_weight_that_is_not_there_is_unknown():
+    binding = bind(_loha(LINEAR, **{"odd": _module((4, 4))}), TARGETS, names={"odd": "diffusion_model.odd.weight"})
+    assert binding.unknown == ("odd",)
+
+
 def test_a_clip_that_is_not_connected_is_the_reason():
     targets = [target for target in TARGETS if target.is_unet]
-    binding = bind(_loha(LINEAR, ENCODER), targets, absent={"te1": "no CLIP is connected"})
+    binding = bind(_loha(LINEAR, ENCODER), targets, absent={"te1": Skip("no CLIP is connected")})
     assert binding.faults == {ENCODER: "no CLIP is connected"}
 
 
