@@ -82,9 +82,15 @@ class Cast:
         return found
 
     def members(self, version: str) -> tuple[Character, ...]:
-        """Those whom `version` was trained on; everyone where the cast does not list that version."""
+        """Those whom `version` was trained on; everyone where the cast does not list that version.
+
+        Raises CastError where that is nobody.
+        """
         model = self.models.get(version)
-        return tuple(c for c in self.characters if model is None or c.name not in model.without)
+        known = tuple(c for c in self.characters if model is None or c.name not in model.without)
+        if not known:
+            raise CastError(f"{shown(version)} knows nobody of the cast '{shown(self.name)}'; choose another version")
+        return known
 
     def recognise(self, sha256: str) -> tuple[str, str] | None:
         """(version, checkpoint name) of a file with this hash, None where it is not a known one."""

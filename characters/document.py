@@ -31,7 +31,8 @@ class Node:
     def fail(self, problem: str) -> NoReturn:
         """Raise CastError with file, line and key in front of `problem`."""
         line = self.yaml_node.start_mark.line + 1
-        raise CastError(f"{shown(self.file)}, line {line}: {shown(self.key)}: {problem}")
+        key = f"{shown(self.key)}: " if self.key else ""
+        raise CastError(f"{shown(self.file)}, line {line}: {key}{problem}")
 
     def fields(self, known: Iterable[str] = (), required: Iterable[str] = ()) -> dict[str, Node]:
         """The entries of a mapping; with `known`, any other key is an error."""
@@ -105,7 +106,9 @@ def load(data: bytes, file: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise CastError(f"{shown(file)}, line {line}: {error.problem}") from None
+        # YAML splits some sentences: "expected a single document", "but found another document".
+        problem = error.problem if not error.problem.startswith("but ") else f"{error.context}, {error.problem}"
+        raise CastError(f"{shown(file)}, line {line}: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise CastError(f"{shown(file)}, line {line}: holds a character that YAML does not allow") from None

@@ -63,7 +63,7 @@ def build(
 
     gather = _Gatherer(people, excluded, cast.withheld)
     earlier = gather.take(typed["previous"])
-    name = [] if trigger.key in gather.seen else [Tag(((trigger.text, weight),))]
+    name = [] if trigger.key in gather.seen | excluded else [Tag(((trigger.text, weight),))]
     gather.seen.add(trigger.key)
     ahead, behind = gather.take(typed["before"]), gather.take(typed["after"])
     dropped = tuple(gather.dropped)

@@ -115,10 +115,11 @@ def holds_any(text: str, withheld: Iterable[str]) -> bool:
     """Whether `text` contains one of these, whatever stands between the letters.
 
     Compared without spaces, punctuation, marks and invisible characters, so that no spelling which a
-    model would still understand gets by; `huge breasts` is withheld where `breasts` is.
+    model would still understand gets by; `huge breasts` is withheld where `breasts` is. One without
+    letters, such as `^_^`, is compared as a tag.
     """
     letters = _letters(text)
-    return any(_letters(tag) in letters for tag in withheld)
+    return any(_letters(tag) in letters if _letters(tag) else tag_key(tag) == tag_key(text) for tag in withheld)
 
 
 def _letters(text: str) -> str:

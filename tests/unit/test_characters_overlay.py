@@ -96,3 +96,12 @@ def test_nothing_outside_the_folder_is_read_and_nothing_hangs(user):
         ["link.yaml", "points out of shinymas/; put the file itself there"],
         ["pipe.yaml", "is not a file"],
     ]
+
+
+def test_a_version_that_knows_nobody_is_said(user):
+    folder, write = user
+    write("mine.yaml", HANAKO + "models:\n  v2.1: {trigger: '{name}', without: [Yamada Hanako]}\n")
+    cast = load_casts(folder).get("mine")
+    assert len(cast.members("v2.0")) == 1
+    with pytest.raises(CastError, match="v2.1 knows nobody of the cast 'mine'"):
+        cast.members("v2.1")

@@ -67,6 +67,7 @@ def test_what_is_excluded_never_appears():
     assert positive("Asahi", exclude="solo, (1GIRL:1.2), grey_hair", before="solo") == (
         "Serizawa Asahi, short hair, blue eyes"
     )
+    assert positive("Asahi", exclude="serizawa asahi", max_tags=1) == "grey hair"
 
 
 def test_two_characters_become_2girls():

@@ -59,3 +59,8 @@ def test_one_tag_however_spelled():
 def test_withheld_however_spelled(text):
     assert holds_any(text, ("breasts",))
     assert not holds_any("breast pocket", ("breasts",))
+
+
+def test_a_withheld_tag_without_letters_withholds_itself_alone():
+    assert holds_any("^_^", ("^_^",))
+    assert not holds_any("smile", ("^_^",))
