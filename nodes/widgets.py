@@ -26,7 +26,9 @@ def _input(field: Described, tall: bool, common: dict[str, Any]) -> io.Input:
     if field.kind is bool:
         return io.Boolean.Input(field.name, **shared)
     if field.kind is int:
-        return io.Int.Input(field.name, min=field.low, max=field.high, step=int(field.step or 1), **shared)
+        # Said outright: the front end would change an input called seed after each run, and so train anew.
+        return io.Int.Input(field.name, min=field.low, max=field.high, step=int(field.step or 1),
+                            control_after_generate=False, **shared)
     if field.kind is float:
         step = _RATE_STEP if field.name.endswith(("_rate", "_lr")) else _STEP
         return io.Float.Input(field.name, min=field.low, max=field.high, step=step, **shared)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comfyui_server import free_port
 from PIL import Image
 from shinymas_loha.loha.training.checkpoint import read_state
 from workspace import COMFYUI
@@ -52,7 +53,8 @@ def command(base, checkpoint, pictures, tmp_path):
         config = tmp_path / f"{name}.toml"
         config.write_text(CONFIG.format(name=name, batch=batch, epochs=epochs), encoding="utf-8")
         launch = [sys.executable] if processes == 1 else [
-            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0"]
+            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
+            f"--master-port={free_port()}"]
         return [*launch, str(PACK / "train.py"), str(config), "--data", str(pictures), "--comfyui", str(COMFYUI),
                 "--checkpoint", str(base / "models" / "checkpoints" / checkpoint), "--output", str(tmp_path), "--cpu",
                 *more]
@@ -67,7 +69,8 @@ def environment():
 
 def test_two_processes_of_two_are_one_of_four(command, environment, tmp_path):
     for name, processes, batch in (("one", 1, 4), ("two", 2, 2)):
-        done = subprocess.run(command(name, processes, batch), env=environment, capture_output=True, text=True)
+        done = subprocess.run(command(name, processes, batch), env=environment, capture_output=True, text=True,
+                              timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "steps: 2 of 2" in done.stdout
     one, two = (read_state(tmp_path / name / "training.state") for name in ("one", "two"))
@@ -90,7 +93,7 @@ def test_ctrl_c_saves_and_the_run_can_be_gone_on_with(command, environment, tmp_
     assert 3 <= state.step < 9
     newest = max((tmp_path / "stopped").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     done = subprocess.run(command("stopped", 1, 2, 3, "--resume", str(newest)), env=environment, capture_output=True,
-                          text=True)
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"resumed: exactly, after step {state.step}" in done.stdout
     assert "steps: 9 of 9" in done.stdout
@@ -99,17 +102,17 @@ def test_ctrl_c_saves_and_the_run_can_be_gone_on_with(command, environment, tmp_
 def test_what_cannot_be_used_is_one_line(command, environment):
     bad = command("bad")
     bad[bad.index("--data") + 1] = "no such folder"
-    done = subprocess.run(bad, env=environment, capture_output=True, text=True)
+    done = subprocess.run(bad, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: no such folder: no such folder")
 
 
 def test_help_and_a_wrong_command_line(environment, tmp_path):
     told = subprocess.run([sys.executable, str(PACK / "train.py"), "--help"], env=environment, capture_output=True,
-                          text=True)
+                          text=True, timeout=300)
     assert told.returncode == 0
     assert "--resume" in told.stdout
     wrong = subprocess.run([sys.executable, str(PACK / "train.py"), "x.toml", "--comfyui", str(tmp_path)],
-                           env=environment, capture_output=True, text=True)
+                           env=environment, capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 2
     assert "is no ComfyUI" in wrong.stderr
