@@ -29,7 +29,7 @@ def cases(session: Session) -> Iterator[Case]:
     contenders += [Contender(name, _autograd(diff, given, incoming))
                    for name, diff in lycoris_peer.diff_weights(device, scale)]
     timings = interleaved(contenders, device, session.seconds)
-    yield Case("gradient", "302 modules, float32 factors and gradients, backward alone", [
+    yield Case("gradient", f"{sets.label('302', session.quick)}, float32 factors and gradients, backward alone", [
         Row(contender.name, timings[contender.name], peak_temporary(contender, device)) for contender in contenders
     ])
 

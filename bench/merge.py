@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import lycoris_peer
@@ -20,7 +21,7 @@ def cases(session: Session) -> Iterator[Case]:
         for dtype in (torch.float32, torch.float16):
             name = str(dtype).removeprefix("torch.")
             yield _case(session, sets.modules(which, session.quick), dtype,
-                        f"{which} modules ({what}), {name} weights, float16 factors")
+                        f"{sets.label(which, session.quick)} ({what}), {name} weights, float16 factors")
 
 
 @torch.inference_mode()  # as in ComfyUI's nodes
@@ -40,18 +41,22 @@ def _case(session: Session, chosen: list[sets.Module], dtype: torch.dtype, title
 
 
 def _ours(targets: list[Tensor], given: list, device: torch.device) -> list[Contender]:
-    from shinymas_loha.loha.kernels import Factors, Group, PackedFactors
+    from shinymas_loha.loha.kernels import ROUTE_VARIABLE, Factors, Group, PackedFactors
     from shinymas_loha.nodes.adapter import LohaAdapter
 
     flat = [Factors(*four) for four in given]
     if device.type != "cuda":
         return [Contender("ours", _through_adapters(targets, [LohaAdapter.of(four, sets.ALPHA) for four in flat]))]
     packed = PackedFactors(flat, device)
-    group = Group(targets, packed)
+    group, without_triton = Group(targets, packed), Group(targets, packed)
     scales = [sets.ALPHA / sets.RANK] * len(targets)
-    adapters = [LohaAdapter.of(four, sets.ALPHA) for four in packed.modules]
+    os.environ[ROUTE_VARIABLE] = "grouped-torch"
+    without_triton.merge(scales)  # a group keeps to the routes of its first merge
+    del os.environ[ROUTE_VARIABLE]
+    adapters = [LohaAdapter.of(four, sets.ALPHA) for four in packed]
     return [
         Contender("ours, grouped", lambda: group.merge(scales)),
+        Contender("ours, grouped, no Triton", lambda: without_triton.merge(scales)),
         Contender("ours, weight by weight", _through_adapters(targets, adapters)),
     ]
 

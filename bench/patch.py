@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import sets
 import torch
@@ -10,11 +11,15 @@ from measure import Contender, interleaved, peak_temporary
 from results import Case, Row
 from session import Session
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
 
 def cases(session: Session) -> Iterator[Case]:
     for dtype in (torch.float32, torch.float16):
         name = str(dtype).removeprefix("torch.")
-        yield _case(session, sets.modules("302", session.quick), dtype, f"302 modules, {name} weights, float16 factors")
+        yield _case(session, sets.modules("302", session.quick), dtype,
+                    f"{sets.label('302', session.quick)}, {name} weights, float16 factors")
 
 
 @torch.inference_mode()  # as in ComfyUI's nodes
@@ -28,29 +33,32 @@ def _case(session: Session, chosen: list[sets.Module], dtype: torch.dtype, title
     given = sets.factors(chosen, torch.float16)
     ours = [Factors(*four) for four in given]
     if session.device.type == "cuda":
-        ours = PackedFactors(ours, session.device).modules
+        ours = PackedFactors(ours, session.device)
     adapters = {
         "ours": [LohaAdapter.of(four, sets.ALPHA) for four in ours],
         "ComfyUI core": [LoHaAdapter(set(), (w1_a, w1_b, sets.ALPHA, w2_a, w2_b, None, None, None))
                          for w1_a, w1_b, w2_a, w2_b in given],
     }
-    contenders = []
-    for name, made in adapters.items():
-        patcher = ModelPatcher(model, session.device, torch.device("cpu"))
-        patcher.add_patches({module.weight: adapter for module, adapter in zip(chosen, made, strict=True)}, 1.0)
-        contenders.append(_contender(name, patcher, session.device))
-    timings = interleaved(contenders, session.device, session.seconds)
-    # The patched weights themselves, all of them, are no temporaries.
-    results = sum(module.shape.numel() * dtype.itemsize for module in chosen)
+    patchers = {name: ModelPatcher(model, session.device, torch.device("cpu")) for name in adapters}
+    weights = [module.weight for module in chosen]
+    for name, patcher in patchers.items():
+        patcher.add_patches(dict(zip(weights, adapters[name], strict=True)), 1.0)
+    timings = interleaved(
+        [_contender(name, patcher, session.device, weights) for name, patcher in patchers.items()],
+        session.device, session.seconds)
+    # Weights are patched one after the other: the largest tells the temporaries, itself not one of them.
+    largest = max(chosen, key=lambda module: module.shape.numel())
+    result = largest.shape.numel() * dtype.itemsize
     return Case("patch", title, [
-        Row(contender.name, timings[contender.name], peak_temporary(contender, session.device) - results)
-        for contender in contenders
+        Row(name, timings[name],
+            peak_temporary(_contender(name, patcher, session.device, [largest.weight]), session.device) - result)
+        for name, patcher in patchers.items()
     ])
 
 
-def _contender(name: str, patcher, device: torch.device) -> Contender:
+def _contender(name: str, patcher: ModelPatcher, device: torch.device, weights: list[str]) -> Contender:
     def run() -> None:
-        for weight in patcher.patches:
+        for weight in weights:
             patcher.patch_weight_to_device(weight, device)
 
     return Contender(name, run, lambda: patcher.unpatch_model(device))

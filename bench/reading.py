@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sets
 import torch
-from measure import Contender, interleaved, peak_temporary
+from measure import Contender, interleaved
 from results import Case, Row
 from session import Session
 
@@ -45,12 +45,11 @@ def _case(path: Path, session: Session) -> Case:
 
     contenders = [Contender("ours (all bytes read, hashed, checked)", ours),
                   Contender("ComfyUI core (memory map, values unread)", core)]
-    cpu = torch.device("cpu")
-    timings = interleaved(contenders, cpu, session.seconds)
+    timings = interleaved(contenders, torch.device("cpu"), session.seconds)
     assert found["ours"] == found["core"], f"modules found: {found}"
     return Case(
         "read and bind", f"{found['ours']} modules, {path.stat().st_size / 1e6:.1f} MB, in the page cache",
-        [Row(contender.name, timings[contender.name], peak_temporary(contender, cpu)) for contender in contenders])
+        [Row(contender.name, timings[contender.name]) for contender in contenders])
 
 
 def _models() -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -41,6 +41,11 @@ def modules(which: str, quick: bool) -> list[Module]:
     return found[::8] if quick else found
 
 
+def label(which: str, quick: bool) -> str:
+    """How many modules of which set `modules` returns."""
+    return f"{len(modules(which, quick))} of {which} modules" if quick else f"{which} modules"
+
+
 def weights(chosen: list[Module], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     """A weight N(0, 0.02²) for each module, in memory of its own as in a model."""
     generator = torch.Generator().manual_seed(0)
