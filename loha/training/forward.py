@@ -7,10 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from .. import product
+from .. import kernels
+from ..product import Flat
+
+# Such as one time embedding a picture.
+_FEW = 32
 
 
-def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: product.Flat, scale: float) -> Tensor:
+def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Flat, scale: float) -> Tensor:
     """`layer(x)` with the weight `W + scale · (a1·b1) ∘ (a2·b2)`, in autocast's dtype if it is on, else x's.
 
     No tensor of the weight's size is kept for backward: W + ΔW is computed there again. The weight
@@ -45,16 +49,23 @@ class _Merged(torch.autograd.Function):
             if isinstance(layer, nn.Linear):
                 rows = grad.reshape(-1, grad.shape[-1])
                 grad_x = (rows @ weight).view(x.shape) if wants_x else None
-                grad_weight = rows.t() @ x.reshape(-1, x.shape[-1]) if wants_factors else None
+                grad_weight = _outer(rows, x.reshape(-1, x.shape[-1])) if wants_factors else None
             else:
                 stand_in = layer.weight.to(x.device, x.dtype) if weight is None else weight
                 grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
                     grad, x, stand_in, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
                     (wants_x, wants_factors, False))
-            grads = product.gradients(grad_weight.flatten(1), *factors, scale) if wants_factors else (None,) * 4
+                grad_weight = grad_weight.flatten(1) if wants_factors else None
+            grads = kernels.gradients(grad_weight, kernels.Factors(*factors), scale) if wants_factors else (None,) * 4
         return grad_x, *grads, None, None
 
 
-def _merged(layer: nn.Module, x: Tensor, factors: product.Flat, scale: float) -> Tensor:
+def _merged(layer: nn.Module, x: Tensor, factors: Flat, scale: float) -> Tensor:
     weight = layer.weight.detach().to(x.device, x.dtype, copy=True)
-    return product.merge_(weight, *factors, scale)
+    kernels.merge_(weight, *factors, scale)
+    return weight
+
+
+def _outer(rows: Tensor, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """∂L/∂W = rowsᵀ·x, left as its two operands where they are so few rows that the product never pays."""
+    return (rows.t(), x) if rows.shape[0] <= _FEW else rows.t() @ x

@@ -6,13 +6,17 @@ import struct
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from comfy_cli.workflow_to_api import convert_ui_to_api
 from comfyui_server import PromptFailed
 from PIL import Image
 from safetensors.torch import load_file
+
+PACK = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +172,27 @@ def test_bad_input_is_a_clear_sentence(run_graph, graph, settings, data, text):
     with pytest.raises(PromptFailed) as refused:
         run_graph(prompt)
     assert text in json.dumps(refused.value.details)
+
+
+@pytest.mark.parametrize("path", sorted((PACK / "workflows").glob("train-*.json")), ids=lambda path: path.stem)
+def test_a_training_graph_runs_from_pictures_to_a_picture(path, object_info, run_graph, server, checkpoint,
+                                                          sample_loha, pictures):
+    """As shipped, but for the files, and sizes that a CPU can do."""
+    prompt = convert_ui_to_api(json.loads(path.read_text(encoding="utf-8")), object_info)
+    nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    page = {**nodes["ShinyMasTrainingSettings"]}
+    assert ("network_dim = 16" in page["config"]) or page["learning_rate"] == 5e-4
+    assert nodes["ShinyMasTrainingData"]["resolution"] == (640 if page["config"] else 768)
+    nodes["CheckpointLoaderSimple"]["ckpt_name"] = checkpoint
+    nodes["ShinyMasTrainingData"] |= {"folder": pictures, "resolution": 64, "bucket_min": 64, "bucket_max": 64}
+    nodes["ShinyMasTrainingSettings"] |= {"max_train_epochs": 1, "max_train_steps": 1, "max_token_length": 75,
+                                          "config": page["config"].replace("epochs = 31", "epochs = 1").replace(
+                                              "max_token_length = 225", "max_token_length = 75")}
+    nodes["EmptyLatentImage"] |= {"width": 64, "height": 64}
+    nodes["KSampler"]["steps"] = 1
+    if "ShinyMasLoadLoha" in nodes:
+        nodes["ShinyMasLoadLoha"]["lora_name"] = sample_loha
+    outputs = run_graph(prompt)
+    kinds = {prompt[key]["class_type"]: output for key, output in outputs.items()}
+    assert "goes on from" in kinds["ShinyMasTrainLoha"]["text"][0] or page["config"]
+    assert server.picture(kinds["SaveImage"]["images"][0])[:4] == b"\x89PNG"

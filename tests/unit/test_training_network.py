@@ -97,13 +97,18 @@ def _picture(models):
     return {name: (parameter, parameter.clone()) for name, parameter in models.unet.named_parameters()}
 
 
+def _forwards(models):
+    return [module.__dict__.get("forward") for root in (models.unet, models.text.model) for module in root.modules()]
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_models_are_as_before_after_any_end(tiny_models, tiny_settings, checkpointing):
-    before = _picture(tiny_models)
+    before, forwards = _picture(tiny_models), _forwards(tiny_models)
     network = LohaNetwork(tiny_models, tiny_settings(gradient_checkpointing=checkpointing))
     with pytest.raises(KeyboardInterrupt), network.attached():
+        assert _forwards(tiny_models) != forwards
         raise KeyboardInterrupt
-    assert not [name for name, module in tiny_models.unet.named_modules() if "forward" in module.__dict__]
+    assert _forwards(tiny_models) == forwards
     after = dict(tiny_models.unet.named_parameters())
     assert all(after[name] is parameter and torch.equal(parameter, copy) for name, (parameter, copy) in before.items())
 

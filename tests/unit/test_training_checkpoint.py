@@ -1,0 +1,116 @@
+"""A run's files: whole or not at all, whatever happens while they are written."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from shinymas_loha.loha.errors import FileError
+from shinymas_loha.loha.files import atomic
+from shinymas_loha.loha.training.checkpoint import STATE_FILE, RunFolder, read_state
+from shinymas_loha.loha.training.state import RunState, pack, unpack
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def _state(step=3, size=10):
+    generator = torch.Generator().manual_seed(step)
+    optimiser = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(size, generator=generator), "k": 0.1}},
+        "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "foreach": None, "params": [0]}],
+    }
+    return RunState("17", "abc", step, {"one.hada_w1_a": torch.randn(size, generator=generator)}, optimiser,
+                    {"last_epoch": 3, "_last_lr": [0.1 + 0.2]}, {"scale": 65536.0}, (0.1, 0.2, 1 / 3), 12.5)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path, tiny_settings):
+    folder = RunFolder.create(tmp_path, tiny_settings())
+    folder.write_state(_state())
+    one, other = _state(), read_state(folder.path / STATE_FILE)
+    assert (other.session, other.digest, other.step, other.losses, other.started) == (
+        one.session, one.digest, one.step, one.losses, one.started)
+    assert torch.equal(other.parameters["one.hada_w1_a"], one.parameters["one.hada_w1_a"])
+    assert torch.equal(other.optimiser["state"][0]["exp_avg"], one.optimiser["state"][0]["exp_avg"])
+    assert other.optimiser["state"][0]["k"] == 0.1
+    assert other.schedule == one.schedule and other.scaler == one.scaler
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda data: b"", lambda data: data[:-9], lambda data: data[: len(data) // 2], lambda data: b"\x80\x04pickle",
+])
+def test_a_broken_state_is_named(tmp_path, tiny_settings, spoil):
+    folder = RunFolder.create(tmp_path, tiny_settings())
+    folder.write_state(_state())
+    path = folder.path / STATE_FILE
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(FileError, match="training.state.*remove it to go on"):
+        read_state(path)
+
+
+def test_another_files_metadata_is_no_state():
+    tensors, metadata = pack(_state())
+    with pytest.raises(FileError, match="not a training state"):
+        unpack(tensors, {})
+    with pytest.raises(FileError, match="not a training state"):
+        unpack(tensors, {"shinymas_state": "[]"})
+    with pytest.raises(FileError, match="another version"):
+        unpack(tensors, {"shinymas_state": metadata["shinymas_state"].replace('"layout": 1', '"layout": 2')})
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path, tiny_settings, monkeypatch):
+    folder = RunFolder.create(tmp_path, tiny_settings())
+    folder.write_state(_state(1))
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(FileError, match="cannot be written"):
+        folder.write_state(_state(2))
+    assert read_state(folder.path / STATE_FILE).step == 1
+    assert [path.name for path in folder.path.iterdir()] == [STATE_FILE]
+
+
+@pytest.mark.parametrize("name", ["../x", "CON", "a/../../b", "", "/abs"])
+def test_no_run_leaves_its_folder(tmp_path, tiny_settings, name):
+    with pytest.raises(FileError):
+        RunFolder.create(tmp_path / "loras", tiny_settings(output_name=name))
+    assert not (tmp_path / "x").exists()
+
+
+_WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from pathlib import Path
+import torch
+from shinymas_loha.loha.training.checkpoint import RunFolder
+from shinymas_loha.loha.training.settings import TrainingSettings
+from shinymas_loha.loha.training.state import RunState
+folder = RunFolder(Path(sys.argv[2]), TrainingSettings())
+for step in range(1, 10**6):
+    values = {"one": torch.full((2_000_000,), float(step))}
+    folder.write_state(RunState("1", "d", step, values, {"state": {}, "param_groups": []}, {}, {}, (), 0.0))
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_killed_at_any_moment_the_state_is_whole(tmp_path):
+    waits = [0.0, 0.004, 0.009, 0.017, 0.03]
+    for wait in waits:
+        process = subprocess.Popen([sys.executable, "-c", _WRITER, str(TESTS), str(tmp_path)],
+                                   stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        for _ in range(2):
+            told = int(process.stdout.readline())
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        state = read_state(tmp_path / STATE_FILE)
+        assert state.step >= told
+        assert bool((state.parameters["one"] == state.step).all())
