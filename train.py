@@ -55,8 +55,8 @@ def _train(given: argparse.Namespace, world) -> int:
     from shinymas_loha.loha import files
     from shinymas_loha.loha.errors import SettingsError
     from shinymas_loha.loha.training.data import TrainingData, describe_data, index_pictures
-    from shinymas_loha.loha.training.loop import Stopped, Watcher
     from shinymas_loha.loha.training.settings_toml import read_settings
+    from shinymas_loha.loha.training.watching import Stopped, Watcher
     from shinymas_loha.nodes.training_run import prepare
     from tqdm import tqdm
 

@@ -134,7 +134,7 @@ def build(run: Run) -> dict:
     links |= {"data": (pictures, "data"), "settings": (chosen, "settings")}
     train = graph.node("ShinyMasTrainLoha", (1740, 80, 440, 460), links=links)
     graph.node("ShinyMasSaveLoha", (1740, 600, 440, 180), links={"loha": (train, "loha")},
-               widgets={"name": f"my-shinymas-{run.version}", "precision": "fp16"})
+               widgets={"name": f"my-shinymas-{run.version}", "precision": "fp16", "write_cast": False})
     graph.node("PreviewImage", (1740, 840, 440, 320), title="Loss", links={"images": (train, "loss_curve")})
     graph.node("PreviewAny", (1740, 1210, 440, 320), title="Report", links={"source": (train, "report")})
 
@@ -175,7 +175,7 @@ def _kinds(data: dict, settings: dict) -> dict[str, Kind]:
              ("settings", "SHINYMAS_SETTINGS"), ("resume", "SHINYMAS_LOHA")],
             [("loha", "SHINYMAS_LOHA"), ("loss_curve", "IMAGE"), ("report", "STRING")], origin=PACK),
         "ShinyMasSaveLoha": Kind(
-            [("loha", "SHINYMAS_LOHA")], [("path", "STRING")], widgets=["name", "precision"], origin=PACK),
+            [("loha", "SHINYMAS_LOHA")], [("path", "STRING")], ["name", "precision", "write_cast"], origin=PACK),
         "PreviewImage": Kind([("images", "IMAGE")]),
         "CLIPTextEncode": Kind([("clip", "CLIP")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     }

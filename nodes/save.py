@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..loha import FileError, Loha, files
+from . import cast_file
 from .compat import schema
 from .load import LohaType
 
@@ -31,6 +32,9 @@ class SaveLoha(io.ComfyNode):
                                 tooltip="A plain name, or folder/name; .safetensors is added."),
                 io.Combo.Input("precision", options=list(_DTYPES), default="fp16",
                                tooltip="fp16 is what other tools write; fp32 keeps every digit of training."),
+                io.Boolean.Input("write_cast", default=False, optional=True, tooltip=(
+                    "Also write the characters it was trained on, with their tags, as a cast for the Character "
+                    "Prompt: NAME.yaml in the folder 'shinymas' of ComfyUI's user directory.")),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
@@ -44,9 +48,15 @@ class SaveLoha(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, loha: Loha, name: str, precision: str) -> io.NodeOutput:
-        written = files.save(loha, files.resolve_name(_folder(), name), _DTYPES[precision])
-        return io.NodeOutput(written.path, ui={"text": [f"file: {written.path}\nsha256: {written.sha256}"]})
+    def execute(cls, loha: Loha, name: str, precision: str, write_cast: bool = False) -> io.NodeOutput:
+        path = files.resolve_name(_folder(), name)
+        lines = []
+        if write_cast:
+            cast = cast_file.write_cast(loha, Path(folder_paths.get_user_directory()), path.stem)
+            lines.append(f"cast: {cast}")
+        written = files.save(loha, path, _DTYPES[precision])
+        text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *lines])
+        return io.NodeOutput(written.path, ui={"text": [text]})
 
 
 def _folder() -> Path:

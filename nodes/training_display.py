@@ -9,7 +9,7 @@ import comfy.model_management
 import comfy.utils
 
 from ..loha import Loha
-from ..loha.training.loop import Progress, Watcher
+from ..loha.training.watching import Progress, Watcher
 from .training_samples import Samples
 
 _EVENT = "shinymas.training"

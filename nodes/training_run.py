@@ -14,8 +14,10 @@ from ..loha.errors import SettingsError, show
 from ..loha.training.checkpoint import RunFolder, state_beside
 from ..loha.training.data import Latents, TrainingData
 from ..loha.training.distributed import World
-from ..loha.training.loop import Training, Watcher, session_name
+from ..loha.training.identity import session_name
+from ..loha.training.loop import Training
 from ..loha.training.settings import TrainingSettings
+from ..loha.training.watching import Watcher
 from .training_models import TrainingModels
 
 _log = logging.getLogger(__name__)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from hashlib import sha256
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from ..errors import FileError, LohaError
+from ..errors import FileError
 from ..value import Loha
 from . import schedule as schedules
 from .checkpoint import RunFolder
-from .data import Batch, Latents, TrainingData, seed_for
+from .data import Batch, Latents, TrainingData
 from .distributed import World
+from .identity import run_digest
 from .metadata import RunFacts, training_metadata
 from .models import Models
 from .network import LohaNetwork
@@ -28,59 +25,12 @@ from .optimisers import make_optimiser
 from .settings import TrainingSettings
 from .state import RunState
 from .step import Step
+from .watching import Progress, Stopped, TrainingError, Watcher
 
 _log = logging.getLogger(__name__)
 
-# What may differ between a run and its continuation without changing any step.
-_FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
-         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
-         "gradient_checkpointing"}
-# Schedules that do not look at how long the run is.
-_ENDLESS = ("page", "constant")
 # A gradient that overflows fp16 at a scale this small is not the scale's fault.
 _LEAST_SCALE = 2.0**-10
-
-
-class TrainingError(LohaError):
-    """The run cannot go on; its last good state is kept."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a step: steps and epochs from 1; the losses are the mean over the batch.
-
-    `seconds` is what this session's steps took, `steps_here` how many they were. `learning_rate` is the
-    one that the step was made with, of the first parameter group.
-    """
-
-    step: int
-    total_steps: int
-    epoch: int
-    epochs: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    seconds: float
-    steps_here: int
-
-
-@dataclass(frozen=True, eq=False)
-class Watcher:
-    """What a run tells whoever started it. What these raise ends the run, with its state kept.
-
-    Args:
-        on_step: after every step.
-        on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
-        should_stop: asked on every process after every step; true on any ends the run on all.
-    """
-
-    on_step: Callable[[Progress], None] = lambda progress: None
-    on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-class Stopped(Exception):
-    """The run ended early because `Watcher.should_stop` said so; its state is kept."""
 
 
 class Training:
@@ -297,22 +247,3 @@ class Training:
             self._keep()
         except FileError as error:
             _log.error("the state after step %d could not be kept: %s", self.done, error)
-
-
-def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int) -> str:
-    """Hex digest of the settings and pictures that a step's numbers follow from."""
-    chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
-    if settings.lr_scheduler not in _ENDLESS:
-        chosen["total_steps"] = total_steps
-    index = data.index
-    pictures = [index.names, index.captions, index.buckets.tolist(), index.folder_of.tolist()]
-    # Not where the folders lie: they may have moved.
-    folders = [(folder.label, folder.repeats, folder.options.flip, repr(folder.options.captions))
-               for folder in index.folders]
-    options = repr(replace(data.options, folders=()))
-    return sha256(json.dumps([chosen, world.size, options, folders, pictures]).encode()).hexdigest()
-
-
-def session_name(settings: TrainingSettings) -> str:
-    """A name for a new run, as kohya's `ss_session_id`: a number that no other run has."""
-    return str(seed_for(settings.seed, "session", time.time_ns()) % 2**32)

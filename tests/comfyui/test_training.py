@@ -73,7 +73,8 @@ def facts(text):
 
 def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, graph, base):
     prompt = graph(output_name="whole")
-    prompt["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp16")
+    prompt["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp16",
+                                write_cast=True)
     prompt["apply"] = graph.node("ShinyMasApplyLoha", model=["model", 0], clip=["model", 1], loha=["train", 0],
                                  strict=True)
     prompt["applied"] = graph.node("PreviewAny", source=["apply", 2])
@@ -88,6 +89,9 @@ def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, grap
     names = sorted(path.name for path in (base / "models" / "loras" / "whole").iterdir())
     assert names == ["training.state", "whole-000001.safetensors", "whole-000002.safetensors", "whole.safetensors"]
     assert (base / "models" / "loras" / "trained.safetensors").is_file()
+    cast = (base / "user" / "shinymas" / "trained.yaml").read_text(encoding="utf-8")
+    assert "name: Kazano Hiori\n  cards: 4\n" in cast
+    (base / "user" / "shinymas" / "trained.yaml").unlink()
 
     with pytest.raises(PromptFailed, match="exists already"):
         again = graph(output_name="whole")

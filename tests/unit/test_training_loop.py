@@ -7,8 +7,9 @@ import torch
 from shinymas_loha.loha import files
 from shinymas_loha.loha.training.checkpoint import STATE_FILE, RunFolder, read_state, state_beside
 from shinymas_loha.loha.training.data import Latents
-from shinymas_loha.loha.training.loop import Stopped, Training, TrainingError, Watcher
+from shinymas_loha.loha.training.loop import Training
 from shinymas_loha.loha.training.network import LohaNetwork
+from shinymas_loha.loha.training.watching import Stopped, TrainingError, Watcher
 
 
 class Cancelled(Exception):
