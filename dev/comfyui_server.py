@@ -115,7 +115,8 @@ class ComfyUIServer:
 
     def queue(self, prompt: dict[str, Any]) -> str:
         """Queue a prompt in API format and return its id. Raises PromptFailed if it is refused."""
-        body = json.dumps({"prompt": prompt}).encode()
+        # With a client's name the outputs of nodes that ComfyUI kept from an earlier run are told again.
+        body = json.dumps({"prompt": prompt, "client_id": PACK_NAME}).encode()
         request = urllib.request.Request(self.url + "/prompt", body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
