@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 import comfy.ldm.modules.attention as attention
@@ -71,7 +72,7 @@ class TrainingModels:
         sampling = self._model.model.model_type
         return Models(
             unet=self._unet, predict=self._predict, text=self._text_encoder(), layers=self._layers(),
-            encode=self._encode, device=self.device,
+            encode=partial(_posterior, self._vae), device=self.device,
             is_v_prediction=sampling == comfy.model_base.ModelType.V_PREDICTION, blocks=blocks,
             vae_key=_digest(self._vae.first_stage_model) if with_key else "")
 
@@ -97,17 +98,18 @@ class TrainingModels:
         found.pop(None, None)
         return found
 
-    def _encode(self, pixels: Tensor) -> Posterior:
-        """The VAE's own encoder: `VAE.encode` would return the mode, and move models about."""
-        vae = self._vae
-        pixels = vae.process_input(pixels).to(vae.device, vae.vae_dtype)
-        with torch.no_grad():
-            if not _has_posterior(vae):
-                mean = vae.first_stage_model.encode(pixels).float()
-                return Posterior(mean, torch.zeros_like(mean))
-            moments = vae.first_stage_model.quant_conv(vae.first_stage_model.encoder(pixels)).float()
-        mean, log_variance = moments.chunk(2, dim=1)
-        return Posterior(mean, (0.5 * log_variance.clamp(-30.0, 20.0)).exp())
+
+def _posterior(vae, pixels: Tensor) -> Posterior:
+    """Through the VAE's own encoder: `VAE.encode` would return the mode, and move models about."""
+    pixels = vae.process_input(pixels).to(vae.device, vae.vae_dtype)
+    with torch.no_grad():
+        if not _has_posterior(vae):
+            mean = vae.first_stage_model.encode(pixels).float()
+            return Posterior(mean, torch.zeros_like(mean))
+        moments = vae.first_stage_model.quant_conv(vae.first_stage_model.encoder(pixels)).float()
+    mean, log_variance = moments.chunk(2, dim=1)
+    return Posterior(mean, (0.5 * log_variance.clamp(-30.0, 20.0)).exp())
+
 
 def _unet(model) -> UNetModel:
     if model is None:

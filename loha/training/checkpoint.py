@@ -116,7 +116,10 @@ def read_state(path: Path) -> RunState:
     """Read a state that `RunFolder.write_state` wrote. Raises `FileError`."""
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
-            return unpack({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+            # Copies: the file is replaced at the next save, which Windows refuses while it is mapped.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return unpack(tensors, metadata)
     except (SafetensorError, OSError) as error:
         raise FileError(f"{show(path, 200)}: the training state cannot be read ({show(error, 120)}); remove it to go "
                         "on from the LoHa's weights alone.") from error

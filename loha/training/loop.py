@@ -185,7 +185,7 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
         told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
         # The one time in a step that the host waits for the device.
-        loss, stops, norm = torch.cat((told, norm.detach().view(1))).tolist()
+        loss, stops, norm = torch.cat((told, norm.detach().to(told).view(1))).tolist()
         self._require_finite(loss, norm)
 
         self._is_whole = False

@@ -149,3 +149,23 @@ def test_one_unet_forward_a_batch(tiny_models, tiny_settings):
     finally:
         handle.remove()
     assert rows == [2]
+
+
+def test_bf16_runs_the_layers_in_bf16_and_trains_in_fp32(tiny_models, tiny_settings):
+    latents, drawn = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * 5, _draw()
+    _, exact = _ours(tiny_models, tiny_settings(), latents, drawn)
+    network = _perturbed(LohaNetwork(tiny_models, tiny_settings()))
+    seen = []
+    layer = tiny_models.layers["lora_unet_mid_block_attentions_0_proj_in"]
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    try:
+        with network.attached():
+            losses = Step(tiny_models, tiny_settings(), "bf16").losses(latents, drawn, CAPTIONS)
+            losses.mean().backward()
+    finally:
+        handle.remove()
+    assert seen == [torch.bfloat16]
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses.detach(), exact, rtol=0.05, atol=0)
+    grads = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert {grad.dtype for grad in grads} == {torch.float32} and all(grad.isfinite().all() for grad in grads)

@@ -1,0 +1,74 @@
+"""ComfyUI's models as the trainer sees them give what ComfyUI itself gives."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def loaded(comfy, small_model):
+    """The pack's view of the sample checkpoint; imported late, after ComfyUI is on the path."""
+    from shinymas_loha.nodes.training_models import TrainingModels
+
+    model, clip, vae = small_model
+    view = TrainingModels(model, clip, vae, "fp16")
+    view.load()
+    return view.models(with_key=False), model, clip
+
+
+def test_text_states_are_cores(loaded):
+    from shinymas_loha.loha.training.text import encode
+
+    models, _, clip = loaded
+    caption = "Kazano Hiori, black hair, mole under mouth"
+    clip.clip_layer(-2)
+    with torch.no_grad():
+        cores = clip.encode_from_tokens(clip.tokenize(caption))
+        ours = encode(models.text, [caption], 75, 2, models.device)
+    torch.testing.assert_close(ours, cores.to(ours), rtol=1e-3, atol=1e-4)
+
+
+def test_the_prediction_is_the_epsilon_of_core(loaded):
+    from shinymas_loha.loha.training.noise import NoiseSchedule
+
+    models, model, _ = loaded
+    generator = torch.Generator().manual_seed(0)
+    noisy, states = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 77, 768, generator=generator)
+    timesteps = torch.tensor([50, 900])
+    sampling = model.model.model_sampling
+    sigmas = sampling.sigma(timesteps.float())
+    kept = NoiseSchedule(models.device).kept[timesteps]
+    torch.testing.assert_close(kept, 1 / (1 + sigmas**2), rtol=1e-3, atol=1e-6)
+    spread = sigmas.view(-1, 1, 1, 1)
+    with torch.no_grad():
+        scaled = noisy * (spread**2 + 1).sqrt()
+        denoised = model.model.apply_model(scaled, sigmas, c_crossattn=states)
+        ours = models.predict(noisy, timesteps, states)
+    torch.testing.assert_close(ours, (scaled - denoised) / spread, rtol=1e-2, atol=2e-3)
+
+
+def test_every_module_of_the_small_model_has_kohyas_name(loaded):
+    models, model, clip = loaded
+    from comfy.lora import model_lora_keys_clip, model_lora_keys_unet
+
+    keys = model_lora_keys_clip(clip.cond_stage_model, model_lora_keys_unet(model.model, {}))
+    assert [name for name in models.layers if name not in keys] == []
+    assert sum(name.startswith("lora_te_") for name in models.layers) == 72
+
+
+def test_a_real_vae_gives_its_posterior(comfy):
+    """An untrained VAE of SD's own shape: mean and deviation, not the mode alone."""
+    from diffusers import AutoencoderKL
+    from shinymas_loha.nodes.training_models import _posterior
+
+    torch.manual_seed(0)
+    reference = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4).eval()
+    vae = comfy.sd.VAE(sd=dict(reference.state_dict()), dtype=torch.float32)
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        wanted = reference.encode(pixels * 2 - 1).latent_dist
+        found = _posterior(vae, pixels)
+    torch.testing.assert_close(found.mean, wanted.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.std, wanted.std, rtol=1e-3, atol=1e-4)
+    assert float(found.std.min()) > 0
