@@ -198,3 +198,44 @@ def test_other_clones_read_originals(comfy, small_model, loha, apply):
     for weight, patches in small_model[0].get_key_patches("diffusion_model.").items():
         assert torch.equal(patches[0][0], plain[weight]) and len(patches) == 1
     assert any(len(patches) == 2 for patches in second.get_key_patches("diffusion_model.").values())
+
+
+def _computed(model) -> dict[str, torch.Tensor]:
+    """The weights that the loaded model computes with, those merged at every forward included."""
+    found = {}
+    for name, module in model.model.named_modules():
+        if isinstance(getattr(module, "weight", None), torch.Tensor):
+            weight = module.weight.detach().clone()
+            for function in getattr(module, "weight_function", ()):
+                weight = function(weight)
+            found[name] = weight
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_partly_loaded_models_follow_too(small_model, loha, apply, share):
+    """Low-VRAM loading: some weights are in place, the others merged at every forward; then the rest is loaded."""
+    model, cpu = small_model[0], torch.device("cpu")
+    memory = 1 + int(share * model.model_size())
+    without_middle = dict.fromkeys(BLOCKS, 1.0) | {"MID": 0.0}
+    patchers = [apply(model, loha, 0.6), apply(model, loha, -0.9), apply(model, loha, 1.0, without_middle)]
+    expected = []
+    for patcher in patchers:
+        patcher.partially_load(cpu, 1e32)
+        expected.append(_computed(patcher))
+        patcher.detach()
+    try:
+        for turn in (0, 1, 2, 0):
+            patchers[turn].partially_load(cpu, memory)
+            memory = model.model_size() // 6 if share else 1
+            assert model.model.model_lowvram
+            got = _computed(patchers[turn])
+            # ComfyUI 0.3.75 merges twice what it moves out of a full budget, whoever made the patch: not compared.
+            twice = {name for name, module in model.model.named_modules()
+                     if getattr(module, "weight_function", ()) and f"{name}.weight" in model.backup}
+            assert len(twice) < 5
+            assert [name for name in got.keys() - twice if not torch.equal(got[name], expected[turn][name])] == [], turn
+        patchers[2].partially_load(cpu, 1e32)  # the rest joins, under other strengths than what is there
+        assert _same(_computed(patchers[2]), expected[2])
+    finally:
+        patchers[2].detach()
