@@ -101,8 +101,7 @@ def load(data: bytes, file: str) -> Node:
         line = data.count(b"\n", 0, error.start) + 1
         raise CastError(f"{shown(file)}, line {line}: not UTF-8; save the file as UTF-8") from None
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        root = yaml.compose(text, yaml.CSafeLoader) if _is_plain(text) else _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -115,6 +114,21 @@ def load(data: bytes, file: str) -> Node:
     if root is None:
         raise CastError(f"{shown(file)}, line 1: the file is empty")
     return Node(root, file, "")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether the fast C parser, where PyYAML has it, finds nothing to refuse; `_Loader` has the words for what is."""
+    if not yaml.__with_libyaml__:
+        return False
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth >= _MAX_DEPTH or getattr(event, "anchor", None) is not None:
+                return False
+    except yaml.YAMLError:
+        return False
+    return True
 
 
 class _Loader(yaml.SafeLoader):

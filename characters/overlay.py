@@ -69,7 +69,8 @@ def fingerprint(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _files(user_directory: Path) -> list[Path]:
-    return sorted((user_directory / _FOLDER).glob("*.yaml"))[:_MAX_FILES]
+    found = (user_directory / _FOLDER).glob("*.y*ml")
+    return sorted(path for path in found if path.suffix in (".yaml", ".yml"))[:_MAX_FILES]
 
 
 def _check(path: Path) -> None:

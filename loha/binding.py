@@ -56,10 +56,12 @@ class Bound:
 
 @dataclass(frozen=True)
 class Skip:
-    """Why a module stays off. `asked`: because the person said so (a strength of 0), not for a fault."""
+    """Why a module stays off. `asked`: because the person said so (a strength of 0), not for a fault.
+    `remedy`: what to do where that is not to choose another checkpoint."""
 
     reason: str
     asked: bool = False
+    remedy: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +160,7 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
         target = by_weight[weight]
         wanted = strength(target)
         if wanted == 0:
-            part = f"the U-Net, block {target.block}" if target.is_unet else "the text encoder"
+            part = "the U-Net" if target.is_unet else "the text encoder"
             skipped[name] = Skip(f"strength 0 for {part}", asked=True)
             continue
         if ours:
@@ -204,6 +206,9 @@ def _nothing_fits(binding: Binding) -> str:
     bases = f" It looks made for {binding.file_base}" if binding.file_base else " What it was made for cannot be told"
     model = f"; the model looks like {binding.model_base}." if binding.model_base else "; nor can what the model is."
     name, reason = next(iter(binding.faults.items()))
+    remedies = {skip.remedy for skip in binding.skipped.values() if not skip.asked}
+    if len(remedies) == 1 and "" not in remedies and not binding.unknown:
+        return f"None of the file's {len(binding.loha)} modules can be applied: each is {reason}. {remedies.pop()}"
     return (f"None of the file's {len(binding.loha)} modules fits this model.{bases}{model} The first, '{show(name)}': "
             f"{reason}. Choose a checkpoint of the kind that the LoHa was trained on.")
 

@@ -26,7 +26,7 @@ class LoadLoha(io.ComfyNode):
             description="Reads and checks a LoHa file of the models/loras folder. Plain LoRA files load too.",
             search_aliases=["lycoris", "hadamard", "lora loader", "shinymas"],
             inputs=[
-                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"),
+                io.Combo.Input("lora_name", options=_names(),
                                tooltip="A .safetensors file in ComfyUI's models/loras folder."),
             ],
             outputs=[
@@ -42,7 +42,7 @@ class LoadLoha(io.ComfyNode):
 
         A name that comes over a link is None here: then whatever is replaced counts.
         """
-        return [_stamp(name) for name in ([lora_name] if lora_name else folder_paths.get_filename_list("loras"))]
+        return [_stamp(name) for name in ([lora_name] if lora_name else _names())]
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None) -> bool | str:
@@ -70,8 +70,15 @@ def _stamp(name: str) -> tuple:
     return tuple(stamp)
 
 
+def _names() -> list[str]:
+    return [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
+
+
 def _path(name: str) -> str:
-    if name not in folder_paths.get_filename_list("loras"):
+    if name in folder_paths.get_filename_list("loras") and name not in _names():
+        raise FileError(f"'{show(name)}' is not a .safetensors file; other formats can run code when they are read. "
+                        "Convert it, or choose another.")
+    if name not in _names():
         raise FileError(f"'{show(name)}' is not in the models/loras folder; put the file there and press R to "
                         "refresh the list. The help page of this node says where to get it.")
     path = folder_paths.get_full_path("loras", name)

@@ -19,7 +19,9 @@ from ..loha.kernels import Factors, PackedFactors
 from .adapter import LohaAdapter
 from .residency import keep_resident
 
-_NO_CLIP = Skip("a text encoder's module, but no CLIP is connected")
+_NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
+# Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
+_UNTOLD = ("oft", "boft", "glora")
 _CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
 # A file's factors are flattened and sent to a device once, and kept there while the file is in use.
 _on_device: WeakKeyDictionary[Loha, dict[torch.device, dict[str, Factors]]] = WeakKeyDictionary()
@@ -113,8 +115,19 @@ def _foreign_patches(binding: Binding) -> tuple[dict[str, dict[str, object]], di
         # Core names the patch of a bias after the weight beside it.
         weight = bound.target.weight.removesuffix("bias").removesuffix("weight") + "weight"
         patches = comfy.lora.load_lora(tensors, {name.removesuffix("_lora"): weight}, log_missing=False)
-        if patches:
+        if not patches:
+            failed[name] = f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}"
+        elif all(map(_changes, patches.values(), [bound.target] * len(patches))):
             found[name] = patches
         else:
-            failed[name] = f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}"
+            failed[name] = f"ComfyUI's adapter cannot put it on {'×'.join(map(str, bound.target.shape))}"
     return found, failed
+
+
+def _changes(adapter: object, target: Target) -> bool:
+    """Whether an adapter of those kinds does something to a weight of this shape."""
+    if getattr(adapter, "name", None) not in _UNTOLD:
+        return True
+    weight = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    changed = adapter.calculate_weight(weight.clone(), target.weight, 1.0, 1.0, None, lambda delta: delta)
+    return changed is not None and changed.shape == weight.shape and not torch.equal(changed, weight)

@@ -53,12 +53,16 @@ class _Merged:
     Args:
         merges: weight → what it was merged with, and the parameter that holds the result.
         originals: unpatched weights kept on the GPU, from the first changed strength on.
-        groups: one `Group` for each layer of patches, over the weights it writes.
+        groups: layer of patches and its weights → a `Group`, and the parameters and factors it was made over.
     """
 
     merges: dict[str, tuple[Merge, ref]] = field(default_factory=dict)
     originals: dict[str, Tensor] = field(default_factory=dict)
-    groups: dict[tuple, Group] = field(default_factory=dict)
+    groups: dict[tuple[int, tuple[str, ...]], tuple[list[Tensor], Group]] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        for kept in (self.merges, self.originals, self.groups):
+            kept.clear()
 
 
 # Clones share one model, and with it one state of its weights. The patchers hold it (as an attachment), so that
@@ -100,7 +104,8 @@ def _loaded(patcher: ModelPatcher, *_: Any) -> None:
     merged = _state(patcher)
     if merged is None:
         return
-    before, merged.merges = merged.merges, {}
+    before = dict(merged.merges)
+    merged.forget()  # parameters are others now, and ComfyUI may have unloaded the model without a word to us
     for weight, merge in _wanted(patcher).items():
         parameter = comfy.utils.get_attr(patcher.model, weight)
         old = before.get(weight)
@@ -110,8 +115,7 @@ def _loaded(patcher: ModelPatcher, *_: Any) -> None:
 def _detached(patcher: ModelPatcher, unpatch_all: bool) -> None:
     merged = _state(patcher)
     if merged is not None and unpatch_all:
-        for kept in (merged.merges, merged.originals, merged.groups):
-            kept.clear()
+        merged.forget()
 
 
 def _bring_up_to_date(patcher: ModelPatcher) -> None:
@@ -171,22 +175,25 @@ def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -
         if (backup is not None and parameter.device == device and parameter.dtype == backup.weight.dtype
                 and (len(patches) < 2 or parameter.dtype == merge_dtype(device))
                 and parameter.data_ptr() != backup.weight.data_ptr() and all(map(_is_plain, patches))):
-            here[weight] = (parameter.data, patches)
+            here[weight] = (parameter, patches)
     if not here or not _keep_originals(patcher, merged, here):
         return set()
     for weight, (parameter, patches) in here.items():
         if not patches:
-            parameter.copy_(merged.originals[weight])
+            parameter.data.copy_(merged.originals[weight])
     for layer in range(max(len(patches) for _, patches in here.values())):
         weights = tuple(weight for weight, (_, patches) in here.items() if len(patches) > layer)
         adapters = [here[weight][1][layer][1] for weight in weights]
-        key = (weights, tuple(id(adapter.weights[0]) for adapter in adapters), layer == 0)
-        if key not in merged.groups:
-            outs = [here[weight][0] for weight in weights]
+        parameters = [here[weight][0] for weight in weights]
+        parts = [*parameters, *(adapter.weights[0] for adapter in adapters)]
+        made_of, group = merged.groups.get((layer, weights), ([], None))
+        if len(made_of) != len(parts) or any(old is not new for old, new in zip(made_of, parts, strict=True)):
             bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
-            merged.groups[key] = Group(outs, [adapter.factors for adapter in adapters], bases)
-        merged.groups[key].merge([adapter.scale * here[weight][1][layer][0]
-                                  for weight, adapter in zip(weights, adapters, strict=True)])
+            outs = [parameter.data for parameter in parameters]
+            group = Group(outs, [adapter.factors for adapter in adapters], bases)
+            merged.groups[layer, weights] = (parts, group)
+        group.merge([adapter.scale * here[weight][1][layer][0]
+                     for weight, adapter in zip(weights, adapters, strict=True)])
     return set(here)
 
 

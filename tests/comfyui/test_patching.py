@@ -282,6 +282,22 @@ def test_a_lora_of_the_wrong_shape_is_skipped_and_not_only_logged(small_model, a
     assert f"left off 1: a LoRA of 640×320 does not fit 320×320 ({KEY})" in report
 
 
+@pytest.mark.parametrize("blocks", [4, 7])
+def test_an_oft_is_applied_where_comfyui_can(small_model, apply, blocks):
+    """Its shape does not show in its tensors: 320 rows are 4 blocks of 80, and 7 blocks of 80 are more."""
+    rotations = {"oft_blocks": torch.randn(blocks, 80, 80, generator=torch.Generator().manual_seed(0))}
+    patched, _, report = apply(small_model[0], Loha({KEY: random_module(SQUARE)}, {QUERY: rotations}))
+    assert (WEIGHTS[QUERY] in patched.patches) == (blocks == 4)
+    assert ("left off 1: ComfyUI's adapter cannot put it on 320×320" in report) == (blocks == 7)
+
+
+def test_a_file_for_the_text_encoder_alone_asks_for_clip(small_model, apply):
+    with pytest.raises(BindError) as error:
+        apply(small_model[0], Loha({FC1: random_module(Layout((3072, 768)))}))
+    assert str(error.value) == ("None of the file's 1 modules can be applied: each is a text encoder's module, but no "
+                                "CLIP is connected. Connect the clip input.")
+
+
 def test_strict_refuses_what_would_be_left_off(small_model, apply):
     model, clip, _ = small_model
     loha = _small(stranger=random_module(SQUARE))
@@ -352,6 +368,14 @@ def test_a_layer_that_only_comfyuis_map_knows_is_unknown(small_model, apply):
     model, clip, _ = small_model
     shortcut = "lora_unet_down_blocks_0_resnets_0_conv_shortcut"
     assert "unknown: 1" in apply(model, _small(**{shortcut: random_module(SQUARE)}), clip=clip)[2]
+
+
+def test_other_formats_are_neither_offered_nor_read(nodes, loras):
+    (loras / "old.ckpt").write_bytes(b"PK")
+    assert "old.ckpt" not in nodes.LoadLoha.INPUT_TYPES()["required"]["lora_name"][1]["options"]
+    assert nodes.LoadLoha.validate_inputs("old.ckpt") == (
+        "'old.ckpt' is not a .safetensors file; other formats can run code when they are read. Convert it, or choose "
+        "another.")
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_runs(nodes):

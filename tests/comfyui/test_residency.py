@@ -111,6 +111,16 @@ def test_two_lohas_stack_and_change_alone(comfy, small_model, loha, apply, loads
     assert not loads
 
 
+def test_what_was_kept_is_not_used_on_parameters_that_came_later(comfy, small_model, loha, apply, route):
+    """ComfyUI hands a loaded model to a patcher's parent once the patcher is gone, and unloads that one instead."""
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+    _load(comfy, first)
+    expected = _load(comfy, second)
+    small_model[0].detach()
+    assert _same(_load(comfy, first), _load(comfy, first))
+    assert _same(_load(comfy, second), expected)
+
+
 def test_with_and_without_in_turn(comfy, small_model, loha, apply, route):
     plain = _load(comfy, small_model[0])
     patched = apply(small_model[0], loha, 1.0)

@@ -23,9 +23,10 @@ def test_without_a_folder_there_is_the_embedded_cast(tmp_path):
     assert list(casts.by_name) == ["shinymas"] and casts.problems == ()
 
 
-def test_a_file_is_a_cast_of_its_own(user):
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.yml"])
+def test_a_file_is_a_cast_of_its_own(user, name):
     folder, write = user
-    write("mine.yaml", HANAKO)
+    write(name, HANAKO)
     casts = load_casts(folder)
     assert [c.name for c in casts.get("mine").characters] == ["Yamada Hanako"]
     assert len(casts.get("shinymas").characters) == 26
