@@ -112,7 +112,7 @@ def _config(**changes):
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (None, "cannot be read (No such file or directory)"),
+    (None, "is missing"),
     (b"{", "is not a valid LoHa configuration"),
     (b"[" * 100_000, "is not a valid LoHa configuration"),
     (b"[]", "is not a valid LoHa configuration"),
