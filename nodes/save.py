@@ -40,9 +40,10 @@ class SaveLoha(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str = "") -> bool | str:
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
         try:
-            files.resolve_name(_folder(), name)
+            if name is not None:  # connected: known in the run
+                files.resolve_name(_folder(), name)
         except FileError as error:
             return str(error)
         return True

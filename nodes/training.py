@@ -1,10 +1,13 @@
-"""Train LoHa and what it takes: the pictures and the settings."""
+"""Train LoHa and what it takes: the pictures and the settings.
+
+ComfyUI's start pays for the widgets alone: what reads, indexes and trains is imported when a node runs.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.utils
@@ -12,27 +15,21 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..loha import Loha
-from ..loha.errors import LohaError, SettingsError, show
-from ..loha.training import data as pictures
-from ..loha.training.chart import loss_chart
-from ..loha.training.data import CaptionOptions, DataOptions, FolderOptions, TrainingData
+from ..loha.errors import LohaError
 from ..loha.training.settings import TrainingSettings
-from ..loha.training.settings_dataset import read_dataset
+from ..loha.training.settings_data import CaptionOptions, DataOptions
 from ..loha.training.settings_fields import describe
-from ..loha.training.settings_toml import read_settings
 from .compat import schema
 from .load import LohaType
-from .training_display import Display
-from .training_run import prepare
-from .training_samples import Samples
 from .widgets import inputs_of
+
+if TYPE_CHECKING:
+    from ..loha.training.data import TrainingData
 
 DataType = io.Custom("SHINYMAS_DATA")
 SettingsType = io.Custom("SHINYMAS_SETTINGS")
-_DATA, _CAPTIONS = describe(DataOptions), describe(CaptionOptions)
 # The graph says these: the checkpoint, the VAE, and the LoHa to go on from are connected.
-_SETTINGS = {name: field for name, field in describe(TrainingSettings).items()
-             if name not in ("base_model", "vae", "init_from")}
+_CONNECTED = ("base_model", "vae", "init_from")
 
 
 class LohaTrainingData(io.ComfyNode):
@@ -48,8 +45,8 @@ class LohaTrainingData(io.ComfyNode):
                 io.String.Input("folder", default="", tooltip=(
                     "The folder with the pictures, or with kohya's folders N_name in it. A path that is not absolute "
                     "lies in ComfyUI's input folder.")),
-                *inputs_of(_DATA.values()),
-                *inputs_of(_CAPTIONS.values()),
+                *inputs_of(describe(DataOptions).values()),
+                *inputs_of(describe(CaptionOptions).values()),
                 io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times."),
                 io.String.Input("dataset", default="", multiline=True, tooltip=(
                     "A dataset TOML of kohya's scripts: its path, or its text. Not empty, it takes the place of "
@@ -65,22 +62,31 @@ class LohaTrainingData(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
         """Changed pictures or captions are looked through anew."""
+        from ..loha.training.data import fingerprint
+        from .training_widgets import data_options
+
+        # What is connected is not known yet: the folder then may be any.
+        if values.get("folder") is None or values.get("dataset") is None:
+            return float("nan")
         try:
-            return pictures.fingerprint(_data_options(values)[0])
+            return fingerprint(data_options(values)[0])
         except LohaError as error:
             return str(error)
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        options, notes = _data_options(values)
+        from ..loha.training.data import TrainingData, describe_data, index_pictures
+        from .training_widgets import data_options
+
+        options, notes = data_options(values)
         bar = comfy.utils.ProgressBar(1)
 
         def progress(done: int, total: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, total)
 
-        data = TrainingData(pictures.index_pictures(options, progress), options)
-        info = "\n".join([pictures.describe_data(data), *notes])
+        data = TrainingData(index_pictures(options, progress), options)
+        info = "\n".join([describe_data(data), *notes])
         return io.NodeOutput(data, info, ui={"text": [info]})
 
 
@@ -97,7 +103,8 @@ class LohaTrainingSettings(io.ComfyNode):
                 io.String.Input("config", default="", multiline=True, tooltip=(
                     "A training TOML of kohya's scripts, such as the model page's: its path, or its text. Not empty, "
                     "it takes the place of everything below.")),
-                *inputs_of(_SETTINGS.values(), multiline=["sample_prompts"]),
+                *inputs_of((field for name, field in describe(TrainingSettings).items() if name not in _CONNECTED),
+                           multiline=["sample_prompts"]),
             ],
             outputs=[
                 SettingsType.Output("settings", display_name="settings", tooltip="For Train LoHa."),
@@ -108,24 +115,30 @@ class LohaTrainingSettings(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, **values) -> bool | str:
+        from .training_widgets import training_settings
+
         try:
-            _settings(values)
-        except (LohaError, TypeError) as error:
+            training_settings(values)
+        except LohaError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
         """A TOML file that was edited is read anew."""
+        from .training_widgets import training_settings
+
         try:
-            return repr(_settings(values))
+            return repr(training_settings(values))
         except LohaError as error:
             return str(error)
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        settings, lines = _settings(values)
-        info = "\n".join([*lines, *_differences(settings)])
+        from .training_widgets import differences, training_settings
+
+        settings, notes = training_settings(values)
+        info = "\n".join([*notes, *differences(settings)])
         return io.NodeOutput(settings, info, ui={"text": [info]})
 
 
@@ -162,8 +175,14 @@ class TrainLoha(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
+        from ..loha.training.chart import loss_chart
+        from .training_display import Display
+        from .training_run import prepare
+        from .training_samples import Samples
+        from .training_widgets import with_known_start
+
         began = time.monotonic()
-        settings = _with_known_start(settings)
+        settings = with_known_start(settings)
         run = prepare(
             model, clip, vae, data, settings, start=resume,
             output=Path(folder_paths.get_folder_paths("loras")[0]),
@@ -174,45 +193,3 @@ class TrainLoha(io.ComfyNode):
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())
         return io.NodeOutput(loha, chart, report, ui={"text": [report]})
-
-
-def _data_options(values: dict) -> tuple[DataOptions, list[str]]:
-    """Options out of widgets or the TOML, and notes on it."""
-    if values["dataset"].strip():
-        found = read_dataset(values["dataset"])
-        return found.options, [f"unknown: {show(key)}" for key in found.unknown]
-    folder = values["folder"].strip()
-    if not folder:
-        raise SettingsError("folder: empty. Give the folder that holds the pictures.")
-    captions = CaptionOptions(**{name: values[name] for name in _CAPTIONS})
-    where = Path(folder_paths.get_input_directory()) / folder  # an absolute path stays as it is
-    options = DataOptions((FolderOptions(where, captions=captions, flip=values["flip"]),),
-                          **{name: values[name] for name in _DATA})
-    return options, []
-
-
-def _settings(values: dict) -> tuple[TrainingSettings, list[str]]:
-    """Settings out of widgets or the TOML, and notes on it."""
-    if not (values.get("config") or "").strip():
-        return TrainingSettings(**{name: values[name] for name in _SETTINGS}), []
-    found = read_settings(values["config"])
-    elsewhere = [f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data]
-    return found.settings, [*found.lines(), *elsewhere]
-
-
-def _differences(settings: TrainingSettings) -> list[str]:
-    page = TrainingSettings()
-    return [f"{field.name}: {show(getattr(settings, field.name), 200)}" for field in dataclasses.fields(settings)
-            if getattr(settings, field.name) != getattr(page, field.name)] or ["as the model page's v2.0 run"]
-
-
-def _with_known_start(settings: TrainingSettings) -> TrainingSettings:
-    """A TOML's network_weights, looked for in the loras folder: a graph from elsewhere opens no other file."""
-    if not settings.init_from:
-        return settings
-    name = settings.init_from.replace("\\", "/").rpartition("/")[2]
-    path = folder_paths.get_full_path("loras", name)
-    if path is None:
-        raise SettingsError(f"network_weights: {show(name)} is not in the models/loras folder. Put it there, or load "
-                            "it with Load LoHa and connect it to `resume`.")
-    return dataclasses.replace(settings, init_from=path)

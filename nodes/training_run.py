@@ -78,7 +78,8 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         LohaError: of whichever kind says what must be changed.
     """
     if start is not None and settings.init_from:
-        raise SettingsError("init_from and a LoHa to go on from exclude each other: keep one")
+        raise SettingsError("network_weights in the configuration and a LoHa to go on from (resume) exclude each "
+                            "other: keep one")
     if settings.init_from:
         start = files.read(settings.init_from)
     models = TrainingModels(model, clip, vae, settings.mixed_precision)

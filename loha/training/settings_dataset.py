@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, show
-from .data.options import CaptionOptions, DataOptions, FolderOptions
+from .settings_data import CaptionOptions, DataOptions, FolderOptions
 from .settings_fields import coerced, describe
 from .toml_files import parse
 

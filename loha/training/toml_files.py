@@ -35,6 +35,12 @@ def parse(source: str) -> dict[str, Any]:
         raise SettingsError(f"{origin} is not TOML: {show(error, 200)}") from error
 
 
+def is_path(source: str) -> bool:
+    """Whether `parse` takes this for a file's path: one line that ends in `.toml`."""
+    line = source.strip()
+    return "\n" not in line and line.lower().endswith(".toml")
+
+
 def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of all tables in one, as kohya's scripts read them: the tables' names do not matter.
 
@@ -57,10 +63,9 @@ def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(source: str) -> tuple[str, str]:
-    line = source.strip()
-    if "\n" in line or not line.lower().endswith(".toml"):
+    if not is_path(source):
         return source.removeprefix("\ufeff"), "the pasted configuration"
-    path = Path(line)
+    path = Path(source.strip())
     if not path.is_file():
         raise FileError(f"{show(path, 200)}: no such file. Give the path of a .toml file, or paste its text.")
     if path.stat().st_size > _MAX_BYTES:

@@ -1,11 +1,11 @@
 """Pictures and captions: folders to an index, an index to batches, batches to latents."""
 
+from ..settings_data import CaptionOptions, DataOptions, FolderOptions
 from .captions import CaptionError, read_caption, tags_of, varied
 from .dataset import Batch, Item, TrainingData
 from .folders import ImageFolder, fingerprint
 from .info import describe_data
 from .latents import Latents, Posterior
-from .options import CaptionOptions, DataOptions, FolderOptions
 from .pictures import PictureError
 from .randomness import seed_for, stream
 from .scan import PictureIndex, index_pictures

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from ...errors import FileError, show
-from .options import CaptionOptions
+from ..settings_data import CaptionOptions
 
 CAPTION_ENDINGS = (".txt", ".caption")
 _MAX_BYTES = 1 << 20
@@ -27,6 +27,8 @@ def read_caption(path: Path | str) -> str:
         CaptionError: over 1 MB, not UTF-8 (with a guess what it is), or not readable.
     """
     try:
+        if Path(path).is_fifo():  # opening one would wait for ever
+            raise CaptionError(path, "not a regular file")
         with open(path, "rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except OSError as error:

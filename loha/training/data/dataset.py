@@ -10,9 +10,9 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
+from ..settings_data import DataOptions
 from .buckets import Size
 from .captions import varied
-from .options import DataOptions
 from .pictures import fitted, read_pixels
 from .randomness import stream
 from .scan import PictureIndex

@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from ...errors import FileError, SettingsError, show
+from ..settings_data import MAX_REPEATS, DataOptions, FolderOptions
 from .captions import CAPTION_ENDINGS
-from .options import MAX_REPEATS, DataOptions, FolderOptions
 from .pictures import PICTURE_ENDINGS
 
 _REPEATS = re.compile(r"(\d+)_(.+)", re.DOTALL)
@@ -96,7 +96,10 @@ def fingerprint(options: DataOptions) -> str:
     for folder in image_folders(options):
         with _scanned(folder.path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                stat = entry.stat()
+                try:
+                    stat = entry.stat()
+                except OSError:  # gone meanwhile, or a link to nothing
+                    continue
                 line = f"{folder.path}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
                 digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import FileError, show
+from ..settings_data import BUCKET_STEP
 from .buckets import Size
-from .options import BUCKET_STEP
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PIXELS = 100_000_000

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import FileError, show
+from ..settings_data import DataOptions
 from .buckets import Size, bucket_for
 from .captions import CaptionError, read_caption
 from .folders import ImageFolder, image_folders, list_folder
-from .options import DataOptions
 from .pictures import Header, PictureError, check_decodes, read_header
 
 # Up to this many pictures are decoded once, which takes seconds and finds damage inside of them;

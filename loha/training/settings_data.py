@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import SettingsError, show
-from ..settings_fields import check, option
+from ..errors import SettingsError, show
+from .settings_fields import check, option
 
 BUCKET_STEP = 64
 MAX_REPEATS = 10_000
