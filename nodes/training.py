@@ -114,16 +114,6 @@ class LohaTrainingSettings(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, **values) -> bool | str:
-        from .training_widgets import training_settings
-
-        try:
-            training_settings(values)
-        except LohaError as error:
-            return str(error)
-        return True
-
-    @classmethod
     def fingerprint_inputs(cls, **values) -> object:
         """A TOML file that was edited is read anew."""
         from .training_widgets import training_settings

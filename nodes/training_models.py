@@ -35,8 +35,10 @@ class TrainingModels:
 
     def __init__(self, model, clip, vae, precision: str) -> None:
         unet, text = _unet(model), _text(clip)
-        if vae is None:
-            raise SettingsError("no VAE is connected: pictures become latents through it. Connect the checkpoint's.")
+        # A checkpoint without a VAE gives an empty one.
+        if vae is None or vae.first_stage_model is None:
+            raise SettingsError("no VAE is connected: pictures become latents through it. Connect the checkpoint's, "
+                                "or Load VAE where it has none.")
         self.device = comfy.model_management.get_torch_device()
         # A CPU gains nothing from half precision and loses range.
         self.precision = precision if self.device.type != "cpu" else "fp32"

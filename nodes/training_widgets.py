@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..loha.errors import SettingsError, show
+from ..loha.training.optimisers import check_optimiser
 from ..loha.training.settings import TrainingSettings
 from ..loha.training.settings_data import CaptionOptions, DataOptions, FolderOptions
 from ..loha.training.settings_dataset import read_dataset
@@ -27,14 +28,16 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
     if not folder:
         raise SettingsError("folder: empty. Give the folder that holds the pictures.")
     captions = CaptionOptions(**_known(CaptionOptions, values))
-    chosen = FolderOptions(inputs / folder, captions=captions, flip=values.get("flip", False))
+    chosen = FolderOptions(inputs / folder, captions=captions, flip=bool(values["flip"]))
     return DataOptions((chosen,), **_known(DataOptions, values)), []
 
 
 def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     """Settings out of widgets or the TOML, and notes on it."""
     if not (values.get("config") or "").strip():
-        return TrainingSettings(**_known(TrainingSettings, values)), []
+        settings = TrainingSettings(**_known(TrainingSettings, values))
+        check_optimiser(settings.optimizer, settings.optimizer_args)
+        return settings, []
     found = read_settings(_in_inputs(values["config"]))
     notes = [*found.lines(), *(f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)]
     if found.settings.base_model or found.settings.vae:
@@ -44,8 +47,8 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
 
 
 def _known(kind: type, values: dict) -> dict:
-    """The fields of `kind` in `values`. A connected widget is not there before the run: it keeps its default."""
-    return {name: values[name] for name in describe(kind) if name in values}
+    """The fields of `kind` in `values`. A connected widget is None before the run: it keeps its default."""
+    return {name: values[name] for name in describe(kind) if values.get(name) is not None}
 
 
 def _in_inputs(source: str) -> str:

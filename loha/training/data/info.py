@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 
 from ...errors import show
 from .dataset import TrainingData
 
 _SHOWN = 50
+# A tag and its comma take two tokens at least, and no caption has more than 225.
+_MOST_TAGS = 113
 
 
 def describe_data(data: TrainingData, processes: int = 1) -> str:
@@ -35,4 +39,12 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
     lines += (f"left out: {show(path, 200)}: {reason}" for path, reason in index.left_out[:_SHOWN])
     if len(index.left_out) > _SHOWN:
         lines.append(f"left out: … and {len(index.left_out) - _SHOWN} more")
+    lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
+
+
+def _too_long(data: TrainingData) -> Iterator[tuple[str, int]]:
+    """The first pictures whose captions are cut however long each tag is, with their number of tags."""
+    counts = ((picture, caption.count(",") + 1) for picture, caption in enumerate(data.index.captions))
+    found = ((picture, tags) for picture, tags in counts if tags > _MOST_TAGS)
+    return ((show(data.index.path(picture), 200), tags) for picture, tags in islice(found, _SHOWN))
