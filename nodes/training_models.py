@@ -37,7 +37,7 @@ class TrainingModels:
         unet, text = _unet(model), _text(clip)
         # A checkpoint without a VAE gives an empty one.
         if vae is None or vae.first_stage_model is None:
-            raise SettingsError("no VAE is connected: pictures become latents through it. Connect the checkpoint's, "
+            raise SettingsError("there is no VAE: pictures become latents through it. Connect the checkpoint's, "
                                 "or Load VAE where it has none.")
         self.device = comfy.model_management.get_torch_device()
         # A CPU gains nothing from half precision and loses range.
@@ -115,7 +115,7 @@ def _posterior(vae, pixels: Tensor) -> Posterior:
 
 def _unet(model) -> UNetModel:
     if model is None:
-        raise SettingsError("no model is connected: connect the checkpoint's MODEL.")
+        raise SettingsError("there is no model: connect the checkpoint's MODEL.")
     unet = model.model.diffusion_model
     if not isinstance(unet, UNetModel) or unet.num_classes is not None or _context_width(unet) != _WIDTH:
         raise SettingsError("the model is not SD 1.x, which this trainer is for; choose an SD 1.5 checkpoint.")
@@ -128,7 +128,7 @@ def _context_width(unet: UNetModel) -> int:
 
 def _text(clip) -> nn.Module:
     if clip is None:
-        raise SettingsError("no CLIP is connected: captions are read through it. Connect the checkpoint's.")
+        raise SettingsError("there is no CLIP: captions are read through it. Connect that of a whole SD 1.5 checkpoint.")
     encoder = getattr(clip.cond_stage_model, "clip_l", None)
     if encoder is None or not hasattr(clip.tokenizer, "clip_l") or hasattr(clip.cond_stage_model, "clip_g"):
         raise SettingsError("the CLIP is not SD 1.x's text encoder; choose an SD 1.5 checkpoint.")

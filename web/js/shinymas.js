@@ -1,12 +1,15 @@
 // Shows what a node of this pack said in its last run, in the node itself.
 import { app } from "../../../scripts/app.js";
 
-const SHOWN = new Set(["ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha"]);
+const SHOWN = new Set([
+  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasTrainingData",
+  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha",
+]);
 const NAME = "shinymas_said";
 
 function addView(node) {
   const area = document.createElement("textarea");
-  area.className = "comfy-multiline-input";
+  area.className = "comfy-multiline-input shinymas-said";
   area.readOnly = true;
   area.placeholder = "…";
   // Nodes 2.0 leaves the size to the element; the canvas keeps 80 less its margins.
