@@ -1,0 +1,28 @@
+"""The real front end, pinned and newest, on a real server, in a real Chromium."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "dev"))
+
+from canvas import canvas  # noqa: E402
+from comfyui_server import ComfyUIServer  # noqa: E402
+from workspace import COMFYUI, PYTHON, TOOLS, add_samples  # noqa: E402
+
+NEWEST = TOOLS / "frontend-newest" / "comfyui_frontend_package" / "static"
+
+
+@pytest.fixture(scope="session", params=["pinned", "newest"])
+def front_end(request, tmp_path_factory):
+    """A page of ComfyUI with this front end, ready for graphs; one for the whole session."""
+    base = tmp_path_factory.mktemp(request.param)
+    add_samples(base, "tests")
+    options = ("--front-end-root", str(NEWEST)) if request.param == "newest" else ()
+    with ComfyUIServer(COMFYUI, base, python=PYTHON, options=options) as server, canvas(server) as page:
+        page.name = request.param
+        yield page
