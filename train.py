@@ -40,8 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     if torch.cuda.is_available() and not given.cpu:
         torch.cuda.set_device(distributed.local_device())
     world = distributed.join()
+    from shinymas_loha.nodes.training_run import memory_advice
+
     try:
-        return _train(given, world)
+        with memory_advice(lambda text: print(f"error: {text}", file=sys.stderr)):
+            return _train(given, world)
     except LohaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ ComfyUI's start pays for the widgets alone: what reads, indexes and trains is im
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,20 +167,21 @@ class TrainLoha(io.ComfyNode):
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
         from ..loha.training.chart import loss_chart
-        from .training_display import Display
-        from .training_run import prepare
+        from .training_display import Display, tell
+        from .training_run import memory_advice, prepare
         from .training_samples import Samples
         from .training_widgets import with_known_start
 
         began = time.monotonic()
         settings = with_known_start(settings)
-        run = prepare(
-            model, clip, vae, data, settings, start=resume,
-            output=Path(folder_paths.get_folder_paths("loras")[0]),
-            cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
-        samples = Samples(model, clip, vae, run, data.options.resolution, settings)
-        display = Display(cls.hidden.unique_id, run.training.total_steps, samples)
-        loha = run.go(display.watcher())
+        with memory_advice(partial(tell, cls.hidden.unique_id)):
+            run = prepare(
+                model, clip, vae, data, settings, start=resume,
+                output=Path(folder_paths.get_folder_paths("loras")[0]),
+                cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
+            samples = Samples(model, clip, vae, run, data.options.resolution, settings)
+            display = Display(cls.hidden.unique_id, run.training.total_steps, samples)
+            loha = run.go(display.watcher())
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())
         return io.NodeOutput(loha, chart, report, ui={"text": [report]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ import comfy.utils
 from ..loha import Loha
 from ..loha.training.watching import Progress, Watcher
 from .training_samples import Samples
+
+_log = logging.getLogger(__name__)
 
 _EVENT = "shinymas.training"
 _SECONDS = 0.5  # between two messages to the browser
@@ -49,6 +52,14 @@ class Display:
         for picture in self._samples.after(epoch, loha):
             step = self._samples.steps_done
             self._bar.update_absolute(step, preview=("JPEG", picture, 512))
+
+
+def tell(node_id: str, text: str) -> None:
+    """Say something under a node and in the log, where an exception's own text is not ours to change."""
+    from server import PromptServer
+
+    _log.error("%s", text)
+    PromptServer.instance.send_progress_text(text, node_id)
 
 
 def progress_line(progress: Progress) -> str:

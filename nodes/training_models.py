@@ -128,7 +128,7 @@ def _context_width(unet: UNetModel) -> int:
 
 def _text(clip) -> nn.Module:
     if clip is None:
-        raise SettingsError("there is no CLIP: captions are read through it. Connect that of a whole SD 1.5 checkpoint.")
+        raise SettingsError("there is no CLIP: captions are read through it. Connect a whole SD 1.5 checkpoint's.")
     encoder = getattr(clip.cond_stage_model, "clip_l", None)
     if encoder is None or not hasattr(clip.tokenizer, "clip_l") or hasattr(clip.cond_stage_model, "clip_g"):
         raise SettingsError("the CLIP is not SD 1.x's text encoder; choose an SD 1.5 checkpoint.")

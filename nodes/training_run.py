@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,24 @@ from ..loha.training.settings import TrainingSettings
 from ..loha.training.watching import Watcher
 from .training_models import TrainingModels
 
-_log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (
+    "out of memory: lower the batch size or the resolution of the pictures, or turn gradient_checkpointing on. "
+    "What was trained so far is kept in the run's folder."
+)
+# A CPU's allocator raises nothing of its own kind.
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+
+@contextmanager
+def memory_advice(tell: Callable[[str], None]) -> Iterator[None]:
+    """Running out of memory passes through untouched, once `tell` was given what to lower."""
+    try:
+        yield
+    except Exception as error:
+        lacking = isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError)
+        if lacking or (isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)):
+            tell(_OUT_OF_MEMORY)
+        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +58,9 @@ class Run:
     notes: tuple[str, ...]
 
     def go(self, watcher: Watcher) -> Loha:
-        """Train. Raises as `Training.run`; running out of memory passes through with advice in the log."""
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                return self.training.run(watcher)
-        except comfy.model_management.OOM_EXCEPTION:
-            _log.error("Train LoHa ran out of memory. Lower the batch size or the resolution, or turn "
-                       "gradient_checkpointing on; the run can be gone on with from %s.", self.folder)
-            raise
+        """Train. Raises as `Training.run`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.training.run(watcher)
 
     def report(self, loha: Loha, seconds: float) -> str:
         """`key: value` lines on what came out."""

@@ -99,6 +99,39 @@ def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, grap
         run_graph(again)
 
 
+def test_connected_widgets_are_read_in_the_run(run_graph, graph, pictures):
+    outputs = run_graph({
+        "seed": {"class_type": "PrimitiveInt", "inputs": {"value": 7}},
+        "where": {"class_type": "PrimitiveString", "inputs": {"value": pictures}},
+        "settings": graph.node("ShinyMasTrainingSettings", seed=["seed", 0]),
+        "data": graph.node("ShinyMasTrainingData", folder=["where", 0]),
+        "shown": graph.node("PreviewAny", source=["settings", 1]),
+        "counted": graph.node("PreviewAny", source=["data", 1]),
+    })
+    assert outputs["shown"]["text"] == ["seed: 7"]
+    assert "pictures: 4" in outputs["counted"]["text"][0]
+
+
+def test_settings_that_exclude_each_other_are_said_once(run_graph, graph):
+    with pytest.raises(PromptFailed) as refused:
+        run_graph({
+            "settings": graph.node("ShinyMasTrainingSettings", lr_scheduler="page", lr_warmup_steps=10),
+            "shown": graph.node("PreviewAny", source=["settings", 1]),
+        })
+    assert str(refused.value).count("exclude each other") == 1
+
+
+def test_a_toml_does_not_name_a_checkpoint_that_was_not_loaded(run_graph, graph):
+    page = 'pretrained_model_name_or_path = "animefull-final-pruned.ckpt"'
+    outputs = run_graph({
+        "settings": graph.node("ShinyMasTrainingSettings", config=page),
+        "shown": graph.node("PreviewAny", source=["settings", 1]),
+    })
+    assert outputs["shown"]["text"][0].splitlines() == [
+        "ignored: checkpoint and VAE of the configuration: the connected ones are trained on",
+        "as the model page's v2.0 run"]
+
+
 def test_core_finds_every_module_of_the_file(comfy, small_model, base):
     """After the run above: ComfyUI's own name map and loader, on the saved file."""
     path = base / "models" / "loras" / "trained.safetensors"

@@ -72,3 +72,27 @@ def test_a_real_vae_gives_its_posterior(comfy):
     torch.testing.assert_close(found.mean, wanted.mean, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found.std, wanted.std, rtol=1e-3, atol=1e-4)
     assert float(found.std.min()) > 0
+
+
+def test_running_out_of_memory_passes_through_with_advice(comfy):
+    from shinymas_loha.nodes.training_run import memory_advice
+
+    allocator = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    for error in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError(), allocator):
+        told = []
+        with pytest.raises(type(error)) as raised, memory_advice(told.append):
+            raise error
+        assert raised.value is error
+        assert "lower the batch size" in told[0]
+    with pytest.raises(RuntimeError), memory_advice(pytest.fail):
+        raise RuntimeError("something else")
+
+
+def test_a_checkpoint_without_a_vae_is_said_before_training(comfy, small_model):
+    from shinymas_loha.loha.errors import SettingsError
+    from shinymas_loha.nodes.training_models import TrainingModels
+
+    model, clip, _ = small_model
+    empty = comfy.sd.VAE(sd={})  # what ComfyUI makes of such a checkpoint
+    with pytest.raises(SettingsError, match="there is no VAE"):
+        TrainingModels(model, clip, empty, "fp32")
