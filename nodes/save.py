@@ -51,11 +51,14 @@ class SaveLoha(io.ComfyNode):
     @classmethod
     def execute(cls, loha: Loha, name: str, precision: str, write_cast: bool = False) -> io.NodeOutput:
         path = files.resolve_name(_folder(), name)
-        lines = []
-        if write_cast:
-            cast = cast_file.write_cast(loha, Path(folder_paths.get_user_directory()), path.stem)
-            lines.append(f"cast: {cast}")
-        written = files.save(loha, path, _DTYPES[precision])
+        cast = cast_file.write_cast(loha, Path(folder_paths.get_user_directory()), path.stem) if write_cast else None
+        try:
+            written = files.save(loha, path, _DTYPES[precision])
+        except BaseException:
+            if cast is not None:  # both or none
+                cast.unlink(missing_ok=True)
+            raise
+        lines = [f"cast: {cast}"] if cast is not None else []
         text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *lines])
         return io.NodeOutput(written.path, ui={"text": [text]})
 

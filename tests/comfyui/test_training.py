@@ -95,8 +95,19 @@ def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, grap
 
     with pytest.raises(PromptFailed, match="exists already"):
         again = graph(output_name="whole")
-        again["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp32")
+        again["save"] = graph.node("ShinyMasSaveLoha", loha=["train", 0], name="trained", precision="fp32",
+                                   write_cast=True)
         run_graph(again)
+    assert not (base / "user" / "shinymas" / "trained.yaml").exists()
+
+
+def test_a_connected_name_is_saved_under(run_graph, graph, base, sample_loha):
+    run_graph({
+        "loha": graph.node("ShinyMasLoadLoha", lora_name=sample_loha),
+        "name": {"class_type": "PrimitiveString", "inputs": {"value": "connected"}},
+        "save": graph.node("ShinyMasSaveLoha", loha=["loha", 0], name=["name", 0]),
+    })
+    assert (base / "models" / "loras" / "connected.safetensors").is_file()
 
 
 def test_connected_widgets_are_read_in_the_run(run_graph, graph, pictures):
