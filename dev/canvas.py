@@ -17,6 +17,7 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 _TIMEOUT_MS = 120_000  # some 5 s on a free machine
+_RUN_TIMEOUT_MS = 400_000  # a run: some 20 s on a free machine, minutes beside another job
 
 # What greets a new user would cover the canvas.
 _SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
@@ -82,7 +83,7 @@ class Canvas:
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait: node id → what the node showed. Raises RuntimeError on its error."""
-        done = self.page.evaluate(_RUN, _TIMEOUT_MS)
+        done = self.page.evaluate(_RUN, _RUN_TIMEOUT_MS)
         if done["error"] is not None:
             raise RuntimeError(done["error"])
         return done["shown"]

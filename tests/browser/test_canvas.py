@@ -34,6 +34,22 @@ def test_a_dropped_graph_is_whole(front_end, path):
     assert sorted(map(tuple, there["links"])) == sorted(map(tuple, shipped["links"]))
 
 
+def test_a_missing_node_would_be_noticed(front_end, tmp_path):
+    """What the test above finds nothing with does find something: newer front ends show no dialog."""
+    graph = json.loads(GRAPHS[0].read_text(encoding="utf-8"))
+    graph["id"] = "5817a5c0-10fa-4000-8000-00000000ffff"
+    graph["nodes"][0]["type"] = "ShinyMasNoSuchNode"
+    path = tmp_path / "unknown.json"
+    path.write_text(json.dumps(graph), encoding="utf-8")
+    front_end.drop(path)
+    assert front_end.page.evaluate(_UNKNOWN) == ["ShinyMasNoSuchNode"]
+    if front_end.name == "pinned":
+        dialog = front_end.page.get_by_role("dialog").filter(has_text="missing nodes")
+        dialog.wait_for(state="visible")
+        dialog.locator(".p-dialog-close-button").click()
+        dialog.wait_for(state="hidden")
+
+
 def test_run_from_the_page_gives_a_picture_and_says_the_prompt(front_end):
     front_end.drop(ROOT / "workflows" / "shinymas-v2.1.json")
     for (kind, name), value in SETTINGS.items():
