@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary, ref
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.model_patcher import LowVramPatch, ModelPatcher
+from comfy.model_patcher import LowVramPatch, ModelPatcher, get_key_weight
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from torch import Tensor
 
@@ -54,15 +54,29 @@ class _Merged:
         merges: weight → what it was merged with, and the parameter that holds the result.
         originals: unpatched weights kept on the GPU, from the first changed strength on.
         groups: layer of patches and its weights → a `Group`, and the parameters and factors it was made over.
+
+    Parameters are held weakly: ComfyUI frees VRAM by replacing them, often without a word to us.
     """
 
     merges: dict[str, tuple[Merge, ref]] = field(default_factory=dict)
     originals: dict[str, Tensor] = field(default_factory=dict)
-    groups: dict[tuple[int, tuple[str, ...]], tuple[list[Tensor], Group]] = field(default_factory=dict)
+    groups: dict[tuple[int, tuple[str, ...]], tuple[list[ref[Tensor]], Group]] = field(default_factory=dict)
 
     def forget(self) -> None:
         for kept in (self.merges, self.originals, self.groups):
             kept.clear()
+
+    def record(self, weight: str, merge: Merge, parameter: Tensor) -> None:
+        """Note what a parameter holds; once the parameter is gone, nothing in VRAM is kept for its sake."""
+        state = ref(self)
+
+        def release(_: ref) -> None:
+            merged = state()
+            if merged is not None:
+                merged.originals.pop(weight, None)
+                merged.groups = {key: made for key, made in merged.groups.items() if weight not in key[1]}
+
+        self.merges[weight] = (merge, ref(parameter, release))
 
 
 # Clones share one model, and with it one state of its weights. The patchers hold it (as an attachment), so that
@@ -80,9 +94,7 @@ def keep_resident(patcher: ModelPatcher, parent: uuid.UUID, identity: str) -> No
     if not is_resident(patcher):
         return
     patcher.patches_uuid = uuid.uuid5(parent, identity)
-    merged = _state(patcher) or _Merged()
-    _models[patcher.model] = ref(merged)
-    patcher.set_attachments(_KEY, merged)
+    _state(patcher)
     patcher.set_injections(_KEY, [PatcherInjection(inject=_bring_up_to_date, eject=lambda patcher: None)])
     for event, callback in ((CallbacksMP.ON_LOAD, _loaded), (CallbacksMP.ON_DETACH, _detached)):
         patcher.remove_callbacks_with_key(event, _KEY)
@@ -94,28 +106,33 @@ def is_resident(patcher: ModelPatcher) -> bool:
     return not getattr(patcher, "is_dynamic", lambda: False)()
 
 
-def _state(patcher: ModelPatcher) -> _Merged | None:
+def _state(patcher: ModelPatcher) -> _Merged:
+    """The state of this patcher's model, a new one if nothing is known of it: a clone for another GPU has another."""
     held = _models.get(patcher.model)
-    return held() if held else None
+    merged = held() if held else None
+    if merged is None:
+        merged = _Merged()
+        _models[patcher.model] = ref(merged)
+    patcher.set_attachments(_KEY, merged)
+    return merged
 
 
 def _loaded(patcher: ModelPatcher, *_: Any) -> None:
     """ComfyUI has merged what it loaded just now; what was in place before keeps the merge it had."""
+    if patcher.model.model_lowvram:
+        _redirect_streamed(patcher)
     merged = _state(patcher)
-    if merged is None:
-        return
     before = dict(merged.merges)
     merged.forget()  # parameters are others now, and ComfyUI may have unloaded the model without a word to us
     for weight, merge in _wanted(patcher).items():
         parameter = comfy.utils.get_attr(patcher.model, weight)
         old = before.get(weight)
-        merged.merges[weight] = old if old and old[1]() is parameter else (merge, ref(parameter))
+        merged.record(weight, old[0] if old and old[1]() is parameter else merge, parameter)
 
 
 def _detached(patcher: ModelPatcher, unpatch_all: bool) -> None:
-    merged = _state(patcher)
-    if merged is not None and unpatch_all:
-        merged.forget()
+    if unpatch_all:
+        _state(patcher).forget()
 
 
 def _bring_up_to_date(patcher: ModelPatcher) -> None:
@@ -124,9 +141,9 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
     An error or a cancel on the way leaves the model unpatched, as it was before any LoHa.
     """
     model = patcher.model
-    merged = _state(patcher)
-    if merged is None or model.current_weight_patches_uuid != patcher.patches_uuid:
+    if model.current_weight_patches_uuid != patcher.patches_uuid:
         return  # not loaded, or with other patches: ComfyUI's load will merge
+    merged = _state(patcher)
     wanted = _wanted(patcher)
     # What is backed up holds a merge, perhaps one of a patcher that is gone with its record.
     changed = [weight for weight in wanted.keys() | patcher.backup.keys()
@@ -143,8 +160,9 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
     except BaseException:
         patcher.detach()
         raise
-    merged.merges = {weight: (wanted.get(weight, ()), ref(comfy.utils.get_attr(model, weight)))
-                     for weight in wanted.keys() | patcher.backup.keys()}
+    merged.merges = {}
+    for weight in wanted.keys() | patcher.backup.keys():
+        merged.record(weight, wanted.get(weight, ()), comfy.utils.get_attr(model, weight))
 
 
 def _wanted(patcher: ModelPatcher) -> dict[str, Merge]:
@@ -187,11 +205,11 @@ def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -
         parameters = [here[weight][0] for weight in weights]
         parts = [*parameters, *(adapter.weights[0] for adapter in adapters)]
         made_of, group = merged.groups.get((layer, weights), ([], None))
-        if len(made_of) != len(parts) or any(old is not new for old, new in zip(made_of, parts, strict=True)):
+        if len(made_of) != len(parts) or any(old() is not new for old, new in zip(made_of, parts, strict=True)):
             bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
             outs = [parameter.data for parameter in parameters]
             group = Group(outs, [adapter.factors for adapter in adapters], bases)
-            merged.groups[layer, weights] = (parts, group)
+            merged.groups[layer, weights] = ([ref(part) for part in parts], group)
         group.merge([adapter.scale * here[weight][1][layer][0]
                      for weight, adapter in zip(weights, adapters, strict=True)])
     return set(here)
@@ -228,11 +246,21 @@ def _merge_one(patcher: ModelPatcher, weight: str) -> None:
 
 
 def _redirect_streamed(patcher: ModelPatcher) -> set[str]:
-    """Point the merges that run at every forward at this patcher's patches; returns their weights."""
+    """Point the merges that run at every forward at this patcher's patches; returns their weights.
+
+    A weight that had no patch until now gets such a merge: ComfyUI's load passes over what it streams already.
+    """
     redirected = set()
-    for module in patcher.model.modules():
-        for function in (*getattr(module, "weight_function", ()), *getattr(module, "bias_function", ())):
-            if isinstance(function, LowVramPatch):
-                function.patches = patcher.patches if function.key in patcher.patches else {function.key: []}
-                redirected.add(function.key)
+    for name, module in patcher.model.named_modules():
+        streamed = hasattr(module, "prev_comfy_cast_weights") and not getattr(module, "comfy_patched_weights", False)
+        for kind in ("weight", "bias"):
+            key, functions = f"{name}.{kind}", getattr(module, f"{kind}_function", [])
+            merges = [function for function in functions if isinstance(function, LowVramPatch)]
+            if streamed and not merges and key in patcher.patches and key not in patcher.backup:
+                _, set_func, convert_func = get_key_weight(patcher.model, key)
+                merges = [LowVramPatch(key, patcher.patches, convert_func, set_func)]
+                functions.insert(0, merges[0])
+            for function in merges:
+                function.patches = patcher.patches if key in patcher.patches else {key: []}
+                redirected.add(key)
     return redirected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from types import SimpleNamespace
 
@@ -94,8 +95,6 @@ def test_block_weights_change_without_a_reload(comfy, small_model, loha, apply, 
     full = _load(comfy, everywhere)
     assert any(not torch.equal(full[name], plain[name]) for name in middle)
     assert not loads
-
-
 
 
 def test_two_lohas_stack_and_change_alone(comfy, small_model, loha, apply, loads, route):
@@ -249,3 +248,53 @@ def test_partly_loaded_models_follow_too(small_model, loha, apply, share):
         assert _same(_computed(patchers[2]), expected[2])
     finally:
         patchers[2].detach()
+
+
+def test_weights_first_patched_while_they_are_streamed(small_model, loha, apply):
+    """Low-VRAM loading under weights of which some were left out before: ComfyUI does not look at them again."""
+    model, cpu = small_model[0], torch.device("cpu")
+    without_middle = apply(model, loha, 1.0, dict.fromkeys(BLOCKS, 1.0) | {"MID": 0.0})
+    everywhere = apply(model, loha, 0.6)
+    everywhere.partially_load(cpu, 1e32)
+    expected = _computed(everywhere)
+    everywhere.detach()
+    try:
+        without_middle.partially_load(cpu, 1)
+        everywhere.partially_load(cpu, 1)
+        assert model.model.model_lowvram
+        assert _same(_computed(everywhere), expected)
+        everywhere.partially_load(cpu, 1e32)
+        assert _same(_computed(everywhere), expected)
+    finally:
+        everywhere.detach()
+
+
+@pytest.mark.parametrize("unload", ["another model", "partly"])
+def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, loha, apply, pack, unload):
+    """ComfyUI counts on the memory that it has freed."""
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+    _load(comfy, first)
+    _load(comfy, second)
+    kept = pack.residency._state(second)
+    assert kept.originals and kept.groups
+    if unload == "partly":
+        second.partially_unload(torch.device("cpu"), 10**12)
+    else:
+        _load(comfy, small_model[0])
+    assert not kept.originals and not kept.groups
+
+
+def test_a_clone_over_another_copy_of_the_model_follows(comfy, small_model, loha, apply):
+    """As newer ComfyUIs clone for a second GPU: the same patches, another model and other backups."""
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+    elsewhere = comfy.model_patcher.ModelPatcher(
+        copy.deepcopy(small_model[0].model), small_model[0].load_device, small_model[0].offload_device)
+
+    def moved(patcher):
+        clone = patcher.clone()
+        for name in ("model", "backup", "object_patches_backup", "hook_backup"):
+            setattr(clone, name, getattr(elsewhere, name))
+        return clone
+
+    _load(comfy, moved(first))
+    assert _same(_load(comfy, moved(second)), _load(comfy, second))
