@@ -58,6 +58,11 @@ class Factors(NamedTuple):
             dtype = torch.promote_types(dtype, other)
         return Factors(*(factor.to(dtype) for factor in self))
 
+    def for_triton(self) -> Factors:
+        """The same in one dtype that the kernels multiply: fp64 as fp32."""
+        one = self.uniform()
+        return Factors(*(factor.float() for factor in one)) if one.dtype is torch.float64 else one
+
     def to(self, device: torch.device) -> Factors:
         """On `device`, of one dtype: all in one pinned copy where that means a transfer to CUDA."""
         if all(factor.device == device for factor in self):
@@ -71,7 +76,7 @@ class PackedFactors(Sequence[Factors]):
     """All factors of a file in one buffer on `device`, uploaded in one copy and kept with this object.
 
     Args:
-        modules: each module's factors, on the CPU, of any floating dtype.
+        modules: each module's factors, on the CPU, of any floating dtype; fp64 is packed as fp32.
         device: where they go. For CUDA the copy goes through pinned memory and does not wait.
 
     Attributes:
@@ -87,7 +92,7 @@ class PackedFactors(Sequence[Factors]):
         places, size = [], 0
         for module in modules:
             module.check()
-        uniform = [module.uniform() for module in modules]
+        uniform = [module.for_triton() for module in modules]
         for factor, (rows, columns) in _with_padding(uniform):
             places.append((size, rows, columns))
             size += -(-rows * columns * factor.element_size() // _ALIGNMENT) * _ALIGNMENT

@@ -47,7 +47,7 @@ def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float) -
     if route == FUSED_TRITON:
         from . import triton_merge
 
-        triton_merge.merge_one(out, base, factors, scale)
+        triton_merge.merge_one(out, base, factors.for_triton(), scale)
         return
     if base is not out:
         out.copy_(base)

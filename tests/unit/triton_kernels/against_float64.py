@@ -96,6 +96,17 @@ def test_modules_of_one_kind_share_a_launch_whatever_their_shapes_and_ranks(monk
         assert_merged(weight, truth)
 
 
+def test_fp64_factors_are_taken_as_fp32_and_spoil_no_route():
+    weights = [random_weight(n, 20, 30, "contiguous", torch.float32, DEVICE) for n in range(2)]
+    factors = random_factors(0, 20, 30, 5, 3, torch.float64, DEVICE)
+    truths = [merged64(weight, factors, 0.5) for weight in weights]
+    assert merge_(weights[0], *factors, 0.5) == "fused-triton"
+    packed = PackedFactors([type(factors)(*(factor.cpu() for factor in factors))], torch.device(DEVICE))
+    assert [route.name for route in Group(weights[1:], packed).merge([0.5])] == ["grouped-triton"]
+    for weight, truth in zip(weights, truths, strict=True):
+        assert_merged(weight, truth)
+
+
 def test_nothing_outside_a_view_is_written():
     whole = torch.full((40, 90), 7.0, dtype=torch.float16, device=DEVICE)
     view = whole[3:30, 5:80]
