@@ -50,9 +50,12 @@ def _merge_rows(targets: list[Tensor], stacks: list[Tensor], scales: Sequence[fl
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """float32 products without tf32, whatever the program around us has allowed."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    matmul = torch.backends.cuda.matmul
+    # torch 2.9 renamed it, and its older names raise once anything in the process has used the new one.
+    name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(matmul, name, before)

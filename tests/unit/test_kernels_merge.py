@@ -155,3 +155,19 @@ def test_packed_factors_are_the_same_numbers_on_aligned_rows():
         assert all(factor.stride(0) * factor.element_size() % 16 == 0 for factor in kept)
     assert packed[3].dtype is torch.float16
     assert packed.nbytes == packed[0].w1_a.untyped_storage().nbytes()
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch is older than 2.9")
+def test_tf32_allowed_by_its_new_name_is_no_hindrance(monkeypatch):
+    monkeypatch.setenv("SHINYMAS_LOHA_ROUTE", "grouped-torch")
+    matmul = torch.backends.cuda.matmul
+    weight, factors = random_weight(0, 6, 8, "contiguous", torch.float32), random_factors(0, 6, 8, 2, 2, torch.float32)
+    truth = merged64(weight, factors, 0.5)
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        assert merge_(weight, *factors, 0.5) == "grouped-torch"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+    assert_merged(weight, truth)
