@@ -17,7 +17,7 @@ from ..loha import Loha, SettingsError, files, product
 from ..loha.binding import Binding, Skip, Target, bind
 from ..loha.kernels import Factors, PackedFactors
 from .adapter import LohaAdapter
-from .residency import keep_resident
+from .residency import is_resident, keep_resident
 
 _NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
 # Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
@@ -62,7 +62,9 @@ def patch(binding: Binding, model: ModelPatcher,
     binding = binding.without(failed)
     unet, encoder = defaultdict(dict), defaultdict(dict)  # strength → weight → patch
     for name, bound in binding.modules.items():
-        device = (model if bound.target.is_unet else clip.patcher).load_device
+        patcher = model if bound.target.is_unet else clip.patcher
+        # A core that streams its weights sends the patches along by itself.
+        device = patcher.load_device if is_resident(patcher) else torch.device("cpu")
         factors = _factors(binding.loha, device)[name]
         adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
         (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter

@@ -196,9 +196,10 @@ def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -
             here[weight] = (parameter, patches)
     if not here or not _keep_originals(patcher, merged, here):
         return set()
-    for weight, (parameter, patches) in here.items():
-        if not patches:
-            parameter.data.copy_(merged.originals[weight])
+    with torch.inference_mode():  # parameters made under it take no writes outside
+        for weight, (parameter, patches) in here.items():
+            if not patches:
+                parameter.data.copy_(merged.originals[weight])
     for layer in range(max(len(patches) for _, patches in here.values())):
         weights = tuple(weight for weight, (_, patches) in here.items() if len(patches) > layer)
         adapters = [here[weight][1][layer][1] for weight in weights]
