@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from types import SimpleNamespace
 
@@ -284,11 +283,10 @@ def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, 
     assert not kept.originals and not kept.groups
 
 
-def test_a_clone_over_another_copy_of_the_model_follows(comfy, small_model, loha, apply):
+def test_a_clone_over_another_copy_of_the_model_follows(comfy, base, checkpoint, small_model, loha, apply):
     """As newer ComfyUIs clone for a second GPU: the same patches, another model and other backups."""
     first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
-    elsewhere = comfy.model_patcher.ModelPatcher(
-        copy.deepcopy(small_model[0].model), small_model[0].load_device, small_model[0].offload_device)
+    elsewhere = comfy.sd.load_checkpoint_guess_config(str(base / "models" / "checkpoints" / checkpoint))[0]
 
     def moved(patcher):
         clone = patcher.clone()
