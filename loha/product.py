@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .precision import full_precision
 from .value import LohaModule
 
 # Rows of ΔW are made in blocks of about this many numbers: 4 MiB of float32 a temporary.
@@ -26,6 +27,7 @@ def accumulation_dtype(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
+@full_precision()
 def flat_factors(module: LohaModule, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Flat:
     """Return a1 (out, r1), b1 (r1, in·kernel), a2, b2 on `device`, in the accumulation dtype unless told.
 
@@ -42,6 +44,7 @@ def flat_factors(module: LohaModule, device: torch.device | None = None, dtype: 
     return a1, b1, a2, b2
 
 
+@full_precision()
 def delta(module: LohaModule, shape: torch.Size | tuple[int, ...] | None = None, *,
           dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
     """Return ΔW, scale included, in `shape` (default the module's own), rounded once to `dtype`."""
@@ -50,6 +53,7 @@ def delta(module: LohaModule, shape: torch.Size | tuple[int, ...] | None = None,
     return product.reshape(shape or module.delta_shape).to(dtype or product.dtype)
 
 
+@full_precision()
 def merge_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) -> Tensor:
     """`weight += scale · (a1·b1) ∘ (a2·b2)`, in place, one rounding a number; returns `weight`.
 
@@ -61,6 +65,7 @@ def merge_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale
     return weight
 
 
+@full_precision()
 def merge_dora_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float,
                 dora_scale: Tensor, strength: float) -> Tensor:
     """Weight-decomposed merge: `W += strength · (m · (W+ΔW)/‖W+ΔW‖ − W)`, in place.
@@ -108,6 +113,7 @@ def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tup
     return 1 if (out, columns) == (1, shape[1]) else None
 
 
+@full_precision()
 def gradients(grad: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) -> Flat:
     """The gradients of a1, b1, a2, b2 from `grad` = ∂L/∂ΔW (out, columns), in the accumulation dtype.
 
@@ -136,6 +142,7 @@ def core_gradients(core: Tensor, b: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
     return grad_core, torch.einsum("pqk,pik->qi", flat_core, spread)
 
 
+@full_precision()
 def squared_norm(module: LohaModule, device: torch.device | None = None) -> float:
     """‖ΔW‖² (Frobenius), scale included, without holding ΔW."""
     a1, b1, a2, b2 = flat_factors(module, device)
@@ -145,6 +152,7 @@ def squared_norm(module: LohaModule, device: torch.device | None = None) -> floa
     return float(total) * module.scale**2
 
 
+@full_precision()
 def largest(module: LohaModule, device: torch.device | None = None) -> float:
     """max |ΔW|, scale included; inf or NaN where the product is not finite."""
     a1, b1, a2, b2 = flat_factors(module, device)

@@ -1,16 +1,17 @@
 """The flat Hadamard product fast: merging it into weights, and the gradient of that.
 
 `choose` decides which path runs: `triton_merge` and `triton_gradient` on CUDA, `grouped_torch` there
-without Triton, `cpu` on a CPU, and the reference of `loha.product` everywhere else. `merge_` merges
-one weight, `Group` a whole file over `PackedFactors`. Importing this starts nothing and needs no Triton.
+without Triton, `cpu` on a CPU, and the reference of `loha.product` everywhere else. `merge` merges
+one weight (`merge_` in place), `Group` a whole file over `PackedFactors`. Importing this starts
+nothing and needs no Triton.
 """
 
 from .choose import ROUTE_VARIABLE, ROUTES, Route, choose
 from .factors import Factors, PackedFactors
 from .gradient import gradients
 from .group import Group
-from .merge import merge_
+from .merge import merge, merge_
 
 __all__ = [
-    "ROUTES", "ROUTE_VARIABLE", "Factors", "Group", "PackedFactors", "Route", "choose", "gradients", "merge_",
+    "ROUTES", "ROUTE_VARIABLE", "Factors", "Group", "PackedFactors", "Route", "choose", "gradients", "merge", "merge_",
 ]

@@ -49,25 +49,29 @@ class Route:
         return f"{self.name} ({self.why})" if self.why else self.name
 
 
-def choose(weight: Tensor, ranks: tuple[int, int], *, grouped: bool = False) -> Route:
+def choose(
+    weight: Tensor, ranks: tuple[int, int], *, base: Tensor | None = None, grouped: bool = False
+) -> Route:
     """Return the fastest path for a weight (out, in, *kernel), or the one that a person forces.
 
     Args:
-        weight: what is merged into; its device, dtype and strides decide.
+        weight: what is written; its device, dtype and strides decide.
         ranks: of the two products.
+        base: what is added to, where that is another tensor than the weight; its strides decide too.
         grouped: whether a whole file's modules are merged together.
 
     Raises:
         SettingsError: the environment variable SHINYMAS_LOHA_ROUTE names no route.
     """
     reasons = []
+    weights = (weight,) if base is None or base is weight else (weight, base)
     for name in _forced(grouped):
-        obstacle = _obstacle(name, weight, ranks)
+        obstacle = _obstacle(name, weights, ranks)
         if not obstacle:
             return Route(name, "; ".join([*reasons, f"forced by {ROUTE_VARIABLE}"]))
         reasons.append(f"{name}, forced by {ROUTE_VARIABLE}, cannot run: {obstacle}")
     for name in _fastest_first(weight.device.type, grouped):
-        obstacle = _obstacle(name, weight, ranks)
+        obstacle = _obstacle(name, weights, ranks)
         if not obstacle:
             return Route(name, "; ".join(dict.fromkeys(reasons)))
         reasons.append(obstacle)
@@ -114,8 +118,9 @@ def _fastest_first(device_type: str, grouped: bool) -> tuple[str, ...]:
     return (CPU_BLOCKED,) if device_type == "cpu" else ()
 
 
-def _obstacle(name: str, weight: Tensor, ranks: tuple[int, int]) -> str:
-    """Why this route cannot merge into this weight, or ""."""
+def _obstacle(name: str, weights: tuple[Tensor, ...], ranks: tuple[int, int]) -> str:
+    """Why this route cannot merge into the first of these (from the second, if there is one), or ""."""
+    weight = weights[0]
     if name in _failed:
         return f"{name} failed in this process: {_failed[name]}"
     if name == REFERENCE:
@@ -129,17 +134,20 @@ def _obstacle(name: str, weight: Tensor, ranks: tuple[int, int]) -> str:
         return f"{weight.dtype} weight"
     if name == GROUPED_TORCH:
         return "" if device in ("cuda", "cpu") else f"{name} is for CUDA"
-    return _no_triton(device, weight.device.index) or _unsuited(name, weight, ranks)
+    return _no_triton(device, weight.device.index) or _unsuited(name, weights, ranks)
 
 
-def _unsuited(name: str, weight: Tensor, ranks: tuple[int, int]) -> str:
+def _unsuited(name: str, weights: tuple[Tensor, ...], ranks: tuple[int, int]) -> str:
     if max(ranks) > MAX_RANK:
         return f"rank {max(ranks)} is over {MAX_RANK}"
-    layout = matrix_layout(weight)
-    if layout is None:
-        return f"strides {weight.stride()} of shape {tuple(weight.shape)} form no matrix"
-    if name == GROUPED_TRITON and (layout.column != 1 or layout.kernel != 1):
+    layouts = [matrix_layout(weight) for weight in weights]
+    for weight, layout in zip(weights, layouts, strict=True):
+        if layout is None:
+            return f"strides {weight.stride()} of shape {tuple(weight.shape)} form no matrix"
+    if name == GROUPED_TRITON and any(layout.column != 1 or layout.kernel != 1 for layout in layouts):
         return "a weight whose rows are not contiguous is merged by itself"
+    if layouts[0].kernel != layouts[-1].kernel:
+        return f"strides {weights[0].stride()} and {weights[-1].stride()} differ in kind"
     return ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .factors import Factors
 
 # Elements a block. Measured on two Zen 3 cores over the page's 302 shapes: below 2^19 the matrix
@@ -14,24 +15,26 @@ from .factors import Factors
 _BLOCK = 1 << 20
 
 
-def merge_(weight: Tensor, factors: Factors, scale: float) -> None:
-    """`weight += scale·ΔW` in place, rounded once; temporaries of at most 12 MB (float64: 16 MB).
+@full_precision()
+def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> None:
+    """`out = base + scale·ΔW`, rounded once; temporaries of at most 12 MB (float64: 16 MB).
 
     Args:
-        weight: (out, in, *kernel) on the CPU, float16, bfloat16, float32 or float64, any strides.
+        out, base: (out, in, *kernel) on the CPU, of one dtype (float16, bfloat16, float32 or float64), any
+            strides; the same tensor, or two that do not overlap.
         factors: flat factors on the CPU.
         scale: alpha / rank · strength.
 
     Torch's own threads share each block; threads of ours over blocks were no faster.
     """
-    dtype = torch.float64 if weight.dtype is torch.float64 else torch.float32
+    dtype = torch.float64 if out.dtype is torch.float64 else torch.float32
     a1, b1, a2, b2 = (factor.to(dtype) for factor in factors)
     a1 = a1 * scale  # on the small factor: one pass over the block less
     rows, columns = factors.shape
     step = min(rows, max(1, _BLOCK // columns))
-    buffers = [torch.empty(step * columns, dtype=dtype) for _ in range(2 if weight.dtype is dtype else 3)]
+    buffers = [torch.empty(step * columns, dtype=dtype) for _ in range(2 if out.dtype is dtype else 3)]
     for start in range(0, rows, step):
-        target = weight[start : start + step]
+        source, target = base[start : start + step], out[start : start + step]
         block = slice(start, start + target.shape[0])
         product1, product2, *sums = (
             buffer[: target.numel()].view(-1, columns) for buffer in buffers
@@ -40,7 +43,7 @@ def merge_(weight: Tensor, factors: Factors, scale: float) -> None:
         torch.mm(a2[block], b2, out=product2)
         product1, product2 = product1.view(target.shape), product2.view(target.shape)
         if sums:
-            total = sums[0].view(target.shape).copy_(target)
+            total = sums[0].view(target.shape).copy_(source)
             target.copy_(total.addcmul_(product1, product2))
         else:
-            target.addcmul_(product1, product2)
+            torch.addcmul(source, product1, product2, out=target)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 # Every factor starts on this boundary: whole cache lines, and more than vector loads ask for.
 _ALIGNMENT = 128
@@ -50,12 +54,15 @@ class Factors(NamedTuple):
                 f"factors of shapes {sizes}; expected (out, r1), (r1, in), (out, r2), (r2, in)"
             )
 
+    @property
+    def common_dtype(self) -> torch.dtype:
+        """The one that holds all four: fp16 for fp8, fp32 for a mixture of halves."""
+        kept = (factor.dtype if factor.dtype in _KEPT_DTYPES else torch.float16 for factor in self)
+        return reduce(torch.promote_types, kept)
+
     def uniform(self) -> Factors:
-        """The same in one dtype that holds all four: fp16 for fp8, fp32 for a mixture of halves."""
-        dtype = self.dtype if self.dtype in _KEPT_DTYPES else torch.float16
-        for factor in self[1:]:
-            other = factor.dtype if factor.dtype in _KEPT_DTYPES else torch.float16
-            dtype = torch.promote_types(dtype, other)
+        """The same in their common dtype."""
+        dtype = self.common_dtype
         return Factors(*(factor.to(dtype) for factor in self))
 
     def for_triton(self) -> Factors:
@@ -96,7 +103,7 @@ class PackedFactors(Sequence[Factors]):
         for factor, (rows, columns) in _with_padding(uniform):
             places.append((size, rows, columns))
             size += -(-rows * columns * factor.element_size() // _ALIGNMENT) * _ALIGNMENT
-        host = torch.zeros(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        host = staging(size, self.device)
         for view, factor in zip(_views(host, uniform, places), _flat(uniform), strict=True):
             view.copy_(factor)
         self._buffer = host.to(self.device, non_blocking=True)
@@ -111,9 +118,31 @@ class PackedFactors(Sequence[Factors]):
         return self._modules[index]
 
 
+def is_packed(module: Factors, device: torch.device) -> bool:
+    """Whether a module lies on `device` as `PackedFactors` lays it out, padding included."""
+    storages = {factor.untyped_storage().data_ptr() for factor in module}
+    return len(storages) == 1 and len({factor.dtype for factor in module}) == 1 and all(
+        factor.device == device and factor.stride() == (columns, 1) and factor.data_ptr() % _ALIGNMENT == 0
+        for factor, (_, columns) in _with_padding([module])
+    )
+
+
 def padded_rank(rank: int) -> int:
     """The least power of two that holds the rank and that matrix units multiply, 16 or more."""
     return max(16, 1 << (rank - 1).bit_length())
+
+
+def staging(size: int, device: torch.device) -> Tensor:
+    """Zeroed bytes on the host to be copied to `device`: pinned for CUDA, where the copy then does not wait.
+
+    A system may refuse to pin more memory; from any other the copy is slower, no more.
+    """
+    if device.type == "cuda":
+        try:
+            return torch.zeros(size, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:
+            _log.info("no memory could be pinned for a LoHa: %s", str(error).partition("\n")[0])
+    return torch.zeros(size, dtype=torch.uint8)
 
 
 def _flat(modules: list[Factors]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .choose import MAX_RANK, TRITON_ROUTES, attempt, choose
 from .factors import Factors
 
@@ -50,6 +51,7 @@ def gradients(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: flo
     return Factors(*(one.to(factor.dtype) for one, factor in zip(result, factors, strict=True)))
 
 
+@full_precision()
 def in_blocks(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) -> Factors:
     """`gradients` in plain torch on any device, a block of rows at a time."""
     dtype = torch.float64 if factors.dtype is torch.float64 else torch.float32

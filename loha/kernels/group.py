@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import grouped_torch
-from .choose import GROUPED_TORCH, GROUPED_TRITON, ROUTES, TRITON_ROUTES, Route, attempt, choose
-from .factors import Factors, PackedFactors, padded_rank
+from .choose import GROUPED_TORCH, GROUPED_TRITON, Route, attempt, choose
+from .factors import Factors, PackedFactors, is_packed, padded_rank, staging
 from .layout import is_aligned
 from .merge import check, is_empty, run
 
@@ -23,12 +24,13 @@ class Group:
     Args:
         outs: the weights to write, each (out, in, *kernel). Held as given: a weight that has moved
             by the next merge is found again.
-        factors: of each module, in the order of `outs`, as `PackedFactors` lays them out on one device.
+        factors: of each module, in the order of `outs`. What `PackedFactors` has laid out on the weights'
+            device is used where it lies; anything else is packed first.
         bases: what is added to; None adds to the weights in place. Kept originals given here make
             every merge start from them, so that a changed scale needs no restoring in between.
 
     Raises:
-        ValueError: counts or shapes that do not fit.
+        ValueError: counts or shapes that do not fit, or a base unlike its weight.
     """
 
     def __init__(
@@ -41,8 +43,8 @@ class Group:
                 f"{len(self._outs)} weights, {len(self._bases)} bases and {len(self._factors)} modules"
             )
         for out, base, module in zip(self._outs, self._bases, self._factors, strict=True):
-            check(out, module)
-            check(base, module)
+            check(out, base, module)
+        self._empty = {index for index, out in enumerate(self._outs) if is_empty(out, self._factors[index])}
         self._places: list[tuple[int, torch.device]] = []
         self._jobs: list[_Job] = []
 
@@ -57,8 +59,10 @@ class Group:
             raise ValueError(f"{len(scales)} scales for {len(self._outs)} modules")
         places = [(tensor.data_ptr(), tensor.device) for tensor in (*self._outs, *self._bases)]
         if places != self._places:
-            self._jobs = self._plan(range(len(self._outs)))
+            self._jobs = self._plan([index for index in range(len(self._outs)) if index not in self._empty])
             self._places = places
+        for index in self._empty:
+            self._outs[index].copy_(self._bases[index])
         waiting, done = list(self._jobs), []
         while waiting:
             job = waiting.pop(0)
@@ -77,18 +81,22 @@ class Group:
         kinds: dict[tuple, list[int]] = {}
         for index in modules:
             out, base, factors = self._outs[index], self._bases[index], self._factors[index]
-            if out.device != base.device:
-                raise ValueError(f"module {index}: weight on {out.device}, what it starts from on {base.device}")
-            if not is_empty(out, factors):
-                kinds.setdefault(_kind(index, out, base, factors), []).append(index)
+            check(out, base, factors)  # either may have moved to another device since
+            kinds.setdefault(_kind(index, out, base, factors), []).append(index)
         return [self._job(kind[0], indices) for kind, indices in kinds.items()]
 
     def _job(self, route: Route, modules: list[int]) -> _Job:
         outs = [self._outs[index] for index in modules]
         bases = [self._bases[index] for index in modules]
         factors = [self._factors[index] for index in modules]
-        if factors[0].w1_a.device != outs[0].device:
-            factors = list(PackedFactors(factors, outs[0].device))
+        device = outs[0].device
+        if route.name == GROUPED_TRITON:
+            # The kernel reads the padding, and past the end of what has none.
+            fits = all(is_packed(module, device) for module in factors)
+        else:
+            fits = all(factor.device == device for module in factors for factor in module)
+        if not fits:
+            factors = list(PackedFactors(factors, device))
         if route.name == GROUPED_TRITON:
             return _TableJob(route, modules, outs, bases, factors)
         if route.name == GROUPED_TORCH:
@@ -97,7 +105,7 @@ class Group:
 
 
 @dataclass
-class _Job:
+class _Job(ABC):
     """Modules (their places in the group) that one call merges."""
 
     route: Route
@@ -106,9 +114,9 @@ class _Job:
     bases: list[Tensor]
     factors: list[Factors]
 
+    @abstractmethod
     def merge(self, scales: Sequence[float]) -> None:
         """Merge these modules; `scales` are all the group's."""
-        raise NotImplementedError
 
 
 class _TableJob(_Job):
@@ -120,9 +128,8 @@ class _TableJob(_Job):
         device = self.outs[0].device
         if self._table is None:
             self._table = triton_merge.Table(self.outs, self.bases, self.factors)
-        mine = torch.tensor(
-            [scales[index] for index in self.modules], dtype=torch.float32, pin_memory=device.type == "cuda"
-        )
+        mine = staging(4 * len(self.modules), device).view(torch.float32)
+        mine.copy_(torch.tensor([scales[index] for index in self.modules]))
         self._table.merge(mine.to(device, non_blocking=True))
 
 
@@ -131,7 +138,8 @@ class _StackJob(_Job):
         for out, base in zip(self.outs, self.bases, strict=True):
             if out is not base:
                 out.copy_(base)
-        grouped_torch.merge_stack_(self.outs, self.factors, [scales[index] for index in self.modules])
+        factors = [module.uniform() for module in self.factors]
+        grouped_torch.merge_stack_(self.outs, factors, [scales[index] for index in self.modules])
 
 
 class _SingleJob(_Job):
@@ -142,13 +150,10 @@ class _SingleJob(_Job):
 def _kind(index: int, out: Tensor, base: Tensor, factors: Factors) -> tuple:
     """What modules must share to be merged by one job; the route comes first."""
     ranks = (factors.rank1, factors.rank2)
-    route = choose(out, ranks, grouped=True)
-    if route.name in TRITON_ROUTES and base is not out:
-        # Of the two the one with the lesser layout decides.
-        route = max(route, choose(base, ranks, grouped=True), key=lambda one: ROUTES.index(one.name))
+    route = choose(out, ranks, base=base, grouped=True)
     if route.name == GROUPED_TRITON:
         pads = (padded_rank(ranks[0]), padded_rank(ranks[1]))
-        return (route, out.device, out.dtype, factors.dtype, pads, is_aligned(out) and is_aligned(base))
+        return (route, out.device, out.dtype, factors.common_dtype, pads, is_aligned(out) and is_aligned(base))
     if route.name == GROUPED_TORCH:
-        return (route, out.device, out.dtype, out.shape, factors.dtype, ranks)
+        return (route, out.device, out.dtype, out.shape, factors.common_dtype, ranks)
     return (route, index)

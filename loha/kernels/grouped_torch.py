@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .factors import Factors
 
 # Elements of each of the two products held at a time: 2 × 16 MB, which a large GPU's L2 cache keeps.
 _CHUNK = 1 << 22
 
 
+@full_precision()
 def merge_stack_(weights: Sequence[Tensor], factors: Sequence[Factors], scales: Sequence[float]) -> None:
     """`weight += scale·ΔW` for weights of one shape; temporaries of about 32 MB, no host sync.
 
@@ -28,15 +29,13 @@ def merge_stack_(weights: Sequence[Tensor], factors: Sequence[Factors], scales: 
     rows, columns = factors[0].shape
     together = max(1, _CHUNK // (rows * columns))
     step = max(1, min(rows, _CHUNK // columns))
-    with _full_precision():
-        for start in range(0, len(weights), together):
-            part = slice(start, start + together)
-            stacks = [torch.stack(same).float() for same in zip(*factors[part], strict=True)]
-            for row in range(0, rows, step):
-                _merge_rows(
-                    [weight[row : row + step] for weight in weights[part]], stacks, scales[part],
-                    slice(row, row + step),
-                )
+    for start in range(0, len(weights), together):
+        part = slice(start, start + together)
+        stacks = [torch.stack(same).float() for same in zip(*factors[part], strict=True)]
+        for row in range(0, rows, step):
+            _merge_rows(
+                [weight[row : row + step] for weight in weights[part]], stacks, scales[part], slice(row, row + step),
+            )
 
 
 def _merge_rows(targets: list[Tensor], stacks: list[Tensor], scales: Sequence[float], rows: slice) -> None:
@@ -45,17 +44,3 @@ def _merge_rows(targets: list[Tensor], stacks: list[Tensor], scales: Sequence[fl
     product2 = torch.bmm(a2[:, rows], b2).view(len(targets), *targets[0].shape)
     # One launch for all where the dtypes agree; else one a weight, which promotes and rounds once.
     torch._foreach_addcmul_(targets, list(product1), list(product2), [float(scale) for scale in scales])
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """float32 products without tf32, whatever the program around us has allowed."""
-    matmul = torch.backends.cuda.matmul
-    # torch 2.9 renamed it, and its older names raise once anything in the process has used the new one.
-    name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(matmul, name)
-    setattr(matmul, name, value)
-    try:
-        yield
-    finally:
-        setattr(matmul, name, before)

@@ -58,8 +58,8 @@ def _left_gradients(
     split = program // row_tiles
     rows = (program % row_tiles) * ROWS + tl.arange(0, ROWS)
     row_inside = (rows < row_count)[:, None]
-    ranks1 = tl.arange(0, PAD1)
-    ranks2 = tl.arange(0, PAD2)
+    ranks1 = tl.arange(0, PAD1).to(tl.int64)
+    ranks2 = tl.arange(0, PAD2).to(tl.int64)
     sum1 = tl.zeros((ROWS, PAD1), dtype=tl.float32)
     sum2 = tl.zeros((ROWS, PAD2), dtype=tl.float32)
     # A constant bound: Triton's interpreter takes no other under NumPy 2.4, and shapes are few.

@@ -61,7 +61,8 @@ def rank_product(
     column_inside = (columns < column_count)[None, :]
     product = tl.zeros((rows.shape[0], columns.shape[0]), dtype=tl.float32)
     for start in tl.static_range(0, PAD, STEP):
-        ranks = start + tl.arange(0, STEP)
+        # 64 bits: rank · stride passes 2^31 from 16.9 million columns on.
+        ranks = start + tl.arange(0, STEP).to(tl.int64)
         a_mask = row_inside
         b_mask = column_inside
         if not EVEN:
@@ -157,14 +158,13 @@ def merge_one(out: Tensor, base: Tensor, factors: Factors, scale: float) -> None
 
     Args:
         out, base: (out, in, *kernel), fp16, bf16 or fp32, same shape and dtype, any strides that
-            `matrix_layout` describes, on one CUDA device (or the CPU under Triton's interpreter).
+            `matrix_layout` describes with one kernel size for both, on one CUDA device (or the CPU
+            under Triton's interpreter).
         factors: flat factors on that device, of one dtype (fp16, bf16 or fp32), ranks 1 to 128.
         scale: alpha / rank · strength.
     """
     rows, columns = factors.shape
     to, source = matrix_layout(out), matrix_layout(base)
-    if to.kernel != source.kernel:
-        raise ValueError(f"base (strides {base.stride()}) and out (strides {out.stride()}) differ in layout")
     pad1, pad2 = padded_rank(factors.rank1), padded_rank(factors.rank2)
     tile1, tile2 = (tile_for(factors.dtype, pad) for pad in (pad1, pad2))
     tiles_across = triton.cdiv(columns, tile1.columns)

@@ -61,8 +61,9 @@ class _Merged(torch.autograd.Function):
 
 
 def _merged(layer: nn.Module, x: Tensor, factors: Flat, scale: float) -> Tensor:
-    weight = layer.weight.detach().to(x.device, x.dtype, copy=True)
-    kernels.merge_(weight, *factors, scale)
+    base = layer.weight.detach().to(x.device, x.dtype)
+    weight = torch.empty_like(base)
+    kernels.merge(weight, base, kernels.Factors(*factors), scale)
     return weight
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shinymas_loha.loha.kernels import Group, PackedFactors, merge_
+from shinymas_loha.loha.kernels import Group, PackedFactors, merge, merge_
+from shinymas_loha.loha.kernels.factors import staging
 from shinymas_loha.tests.unit.kernels_helpers import (
     LAYOUTS,
     WEIGHT_DTYPES,
@@ -102,8 +103,13 @@ def test_a_weight_without_elements_is_left_alone(shape):
 
 def test_rank_zero_adds_nothing():
     weight = torch.ones(4, 6)
-    merge_(weight, *random_factors(0, 4, 6, 0, 3, torch.float16), 1.0)
+    factors = random_factors(0, 4, 6, 0, 3, torch.float16)
+    merge_(weight, *factors, 1.0)
     assert torch.equal(weight, torch.ones(4, 6))
+    outs = [torch.full((4, 6), torch.nan) for _ in range(2)]
+    merge(outs[0], weight, factors, 1.0)
+    Group(outs[1:], [factors], [weight]).merge([1.0])
+    assert all(torch.equal(out, weight) for out in outs)
 
 
 def test_a_parameter_and_an_inference_tensor_are_weights_too():
@@ -128,6 +134,16 @@ def test_factors_that_do_not_fit_are_refused(weight, sizes, said):
     with pytest.raises(ValueError) as raised:
         merge_(torch.zeros(weight), *random_factors(0, *sizes, torch.float16), 1.0)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("base", [torch.zeros(6, 4), torch.zeros(4, 6, dtype=torch.float16),
+                                  torch.zeros(4, 6, device="meta")])
+def test_a_base_unlike_the_weight_is_refused(base):
+    factors = random_factors(0, 4, 6, 2, 2, torch.float16)
+    for refused in (lambda: merge(torch.zeros(4, 6), base, factors, 1.0),
+                    lambda: Group([torch.zeros(4, 6)], [factors], [base])):
+        with pytest.raises(ValueError, match=r"a weight \(4, 6\) torch.float32 on cpu cannot start from one \("):
+            refused()
 
 
 def test_factors_that_do_not_fit_one_another_are_refused():
@@ -157,17 +173,7 @@ def test_packed_factors_are_the_same_numbers_on_aligned_rows():
     assert packed.nbytes == packed[0].w1_a.untyped_storage().nbytes()
 
 
-@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch is older than 2.9")
-def test_tf32_allowed_by_its_new_name_is_no_hindrance(monkeypatch):
-    monkeypatch.setenv("SHINYMAS_LOHA_ROUTE", "grouped-torch")
-    matmul = torch.backends.cuda.matmul
-    weight, factors = random_weight(0, 6, 8, "contiguous", torch.float32), random_factors(0, 6, 8, 2, 2, torch.float32)
-    truth = merged64(weight, factors, 0.5)
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32"
-    try:
-        assert merge_(weight, *factors, 0.5) == "grouped-torch"
-        assert matmul.fp32_precision == "tf32"
-    finally:
-        matmul.fp32_precision = before
-    assert_merged(weight, truth)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here memory can be pinned")
+def test_memory_that_cannot_be_pinned_is_used_as_it_is():
+    buffer = staging(24, torch.device("cuda"))
+    assert not buffer.any() and buffer.numel() == 24 and not buffer.is_pinned()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shinymas_loha.loha.kernels import Group, PackedFactors, gradients, merge_
+from shinymas_loha.loha.kernels import Group, PackedFactors, gradients, merge, merge_
 from shinymas_loha.loha.kernels.choose import TRITON_ROUTES, _failed
 from shinymas_loha.tests.unit.kernels_helpers import (
     LAYOUTS,
@@ -105,6 +105,51 @@ def test_fp64_factors_are_taken_as_fp32_and_spoil_no_route():
     assert [route.name for route in Group(weights[1:], packed).merge([0.5])] == ["grouped-triton"]
     for weight, truth in zip(weights, truths, strict=True):
         assert_merged(weight, truth)
+
+
+def test_from_an_original_that_lies_otherwise_in_memory():
+    for layout in ("conv", "channels last"):
+        base = random_weight(3, 20, 30, layout, torch.float16, DEVICE)
+        other = torch.channels_last if layout == "conv" else torch.contiguous_format
+        out = torch.full_like(base, torch.nan, memory_format=other)
+        factors = random_factors(3, 20, base[0].numel(), 5, 4, torch.float16, DEVICE)
+        truth = merged64(base, factors, 0.5)
+        assert merge(out, base, factors, 0.5) == ("cpu-blocked" if INTERPRETED else "grouped-torch")
+        assert_merged(out, truth)
+        packed = PackedFactors([type(factors)(*(factor.cpu() for factor in factors))], torch.device(DEVICE))
+        Group([out.fill_(torch.nan)], packed, [base]).merge([0.5])
+        assert_merged(out, truth)
+    assert not _failed
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_group_packs_what_is_not_packed(mixed):
+    weights = [random_weight(n, 40, 70, "contiguous", torch.float16, DEVICE) for n in range(2)]
+    modules = [random_factors(n, 40, 70, 5, 3, torch.float16, DEVICE) for n in range(2)]
+    if mixed:
+        modules[1] = modules[1]._replace(w1_b=modules[1].w1_b.float())
+    truths = [merged64(weight, module, 0.5) for weight, module in zip(weights, modules, strict=True)]
+    taken = Group(weights, modules).merge([0.5] * 2)
+    assert [route.name for route in taken] == ["grouped-triton"]
+    for weight, truth in zip(weights, truths, strict=True):
+        assert_merged(weight, truth)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="takes 9 GB, which the host lends without using them")
+def test_offsets_beyond_32_bits():
+    """Rank 128 over 17 million columns, of which the views show 40."""
+    def far(rank):
+        return torch.empty((rank - 1) * 17_000_000 + 40, dtype=torch.float16).as_strided((rank, 40), (17_000_000, 1))
+
+    factors = random_factors(0, 10, 40, 128, 128, torch.float16)
+    apart = factors._replace(w1_b=far(128).copy_(factors.w1_b), w2_b=far(128).copy_(factors.w2_b))
+    weight = random_weight(0, 10, 40, "contiguous", torch.float32)
+    truth = merged64(weight, factors, 0.1)
+    assert merge_(weight, *apart, 0.1) == "fused-triton"
+    assert_merged(weight, truth)
+    grad = torch.randn(10, 40)
+    for one, other in zip(gradients(grad, apart, 0.1), gradients(grad, factors, 0.1), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_nothing_outside_a_view_is_written():
