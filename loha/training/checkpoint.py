@@ -37,7 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path, settings: TrainingSettings) -> None:
         self.path = path
-        self._name = files.resolve_name(path, settings.output_name).stem
+        self._name = _target(path, settings).name
         self._dtype = _DTYPES[settings.save_precision]
         self._keep_last = settings.keep_last
 
@@ -48,7 +48,7 @@ class RunFolder:
         Raises:
             FileError: no folder can be made there, or output_name is no safe file name.
         """
-        base = files.resolve_name(parent, settings.output_name).with_suffix("")
+        base = _target(parent, settings)
         try:
             base.parent.mkdir(parents=True, exist_ok=True)
             for number in count(1):
@@ -92,6 +92,11 @@ class RunFolder:
         return sorted(path for path in self.path.iterdir() if pattern.fullmatch(path.name))
 
 
+def check_output_name(parent: Path, settings: TrainingSettings) -> None:
+    """Raise `FileError` where `RunFolder.create` would for the name; makes nothing."""
+    _target(parent, settings)
+
+
 def state_beside(loha: Loha) -> RunState | None:
     """The state of the run that wrote this LoHa's file, if it lies beside it and is not newer.
 
@@ -125,3 +130,10 @@ def read_state(path: Path) -> RunState:
                         "on from the LoHa's weights alone.") from error
     except FileError as error:
         raise FileError(f"{show(path, 200)}: {error}; remove it to go on from the LoHa's weights alone.") from error
+
+
+def _target(parent: Path, settings: TrainingSettings) -> Path:
+    try:
+        return files.resolve_name(parent, settings.output_name).with_suffix("")
+    except FileError as error:
+        raise FileError(f"output_name: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
     plain: dict[str, dict[str, Any]] = {}
     for index, values in state.optimiser["state"].items():
         plain[str(index)] = {}
-        for key, value in values.items():
+        for key, value in _leaves(values):
             if isinstance(value, Tensor):
                 tensors[f"optimiser.{index}.{key}"] = value
             else:
@@ -69,7 +69,7 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
         document = json.loads(metadata["shinymas_state"])
         if document["layout"] != _LAYOUT:
             raise FileError("the training state was written by another version of this pack")
-        optimiser = {int(index): dict(values) for index, values in document["optimiser"].items()}
+        flat = {int(index): dict(values) for index, values in document["optimiser"].items()}
         parameters = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -77,7 +77,8 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
                 parameters[rest] = tensor
             elif kind == "optimiser":
                 index, _, key = rest.partition(".")
-                optimiser[int(index)][key] = tensor
+                flat[int(index)][key] = tensor
+        optimiser = {index: _nested(values) for index, values in flat.items()}
         return RunState(
             document["session"], document["digest"], int(document["step"]), parameters,
             {"state": optimiser, "param_groups": document["groups"]}, document["schedule"], document["scaler"],
@@ -85,3 +86,24 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileError("the file is not a training state") from error
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything below. bitsandbytes wraps its tensors in a mapping of their own."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The way back from `_leaves`."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *outer, key = path.split(".")
+        place = tree
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[key] = value
+    return tree

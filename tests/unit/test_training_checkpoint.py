@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_a_state_comes_back_as_it_was(tmp_path, tiny_settings):
     assert torch.equal(other.optimiser["state"][0]["exp_avg"], one.optimiser["state"][0]["exp_avg"])
     assert other.optimiser["state"][0]["k"] == 0.1
     assert other.schedule == one.schedule and other.scaler == one.scaler
+
+
+def test_states_within_states_come_back(tmp_path, tiny_settings):
+    """bitsandbytes wraps its 8-bit tensors in a mapping of their own."""
+    folder = RunFolder.create(tmp_path, tiny_settings())
+    wrapped = {"state1": torch.arange(3, dtype=torch.uint8), "absmax1": torch.ones(2)}
+    state = {"state": {0: {"step": 4, "quant": wrapped}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    folder.write_state(replace(_state(4), optimiser=state))
+    found = read_state(folder.path / STATE_FILE).optimiser["state"][0]
+    assert found["step"] == 4 and found.keys() == {"step", "quant"} and found["quant"].keys() == wrapped.keys()
+    assert all(torch.equal(found["quant"][name], tensor) for name, tensor in wrapped.items())
 
 
 @pytest.mark.parametrize("spoil", [
@@ -78,7 +90,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, tiny_settings, monkeypatc
 
 @pytest.mark.parametrize("name", ["../x", "CON", "a/../../b", "", "/abs"])
 def test_no_run_leaves_its_folder(tmp_path, tiny_settings, name):
-    with pytest.raises(FileError):
+    with pytest.raises(FileError, match="output_name: '.*' cannot be a file name: .*Give a plain name"):
         RunFolder.create(tmp_path / "loras", tiny_settings(output_name=name))
     assert not (tmp_path / "x").exists()
 
@@ -87,6 +99,7 @@ _WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
+from dataclasses import replace
 from pathlib import Path
 import torch
 from shinymas_loha.loha.training.checkpoint import RunFolder
