@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 from typing import Any
 
@@ -30,6 +31,7 @@ _IN_TORCH = {
     if inspect.isclass(item) and issubclass(item, Optimizer) and name not in _UNFIT
 }
 _INSTEAD = {"adamw8bit": "adamw", "pagedadamw8bit": "adamw"}
+_CUDA_ONLY = "bitsandbytes.optim"
 
 
 def optimiser_names() -> list[str]:
@@ -57,16 +59,36 @@ def make_optimiser(
     kind, note = _kind(name, groups)
     try:
         return kind(groups, **keywords), note
-    except (TypeError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    # torch raises the third for arguments that exclude each other, lion_pytorch asserts its ranges.
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise SettingsError(
             f"optimizer {show(name)} does not take {show(repr(arguments), 200)}: {show(error, 200)}"
         ) from error
 
 
 def check_optimiser(name: str, arguments: str = "") -> None:
-    """Raise `SettingsError` for a name that is not known or arguments that cannot be read."""
-    _path(name)
+    """What can be known of an optimiser before there is anything to train.
+
+    One of bitsandbytes is looked for only: importing it loads CUDA's libraries. Any other is made, over one
+    number.
+
+    Raises:
+        SettingsError: as `make_optimiser`.
+    """
+    path = _path(name)
+    if not path.startswith(_CUDA_ONLY):
+        make_optimiser(name, [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-3}], arguments)
+        return
     parse_arguments(arguments)
+    package, _, attribute = path.rpartition(".")
+    if attribute.lower() in _INSTEAD:
+        return
+    if not torch.cuda.is_available():
+        raise _missing(attribute, package, "bitsandbytes works on CUDA alone, and there is none here")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise _missing(attribute, package, "bitsandbytes is not installed")
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -105,7 +127,7 @@ def _kind(name: str, groups: list[dict[str, Any]]) -> tuple[Any, str]:
         return getattr(torch.optim, _IN_TORCH[name.lower().removeprefix("torch.optim.")]), ""
     package, _, attribute = path.rpartition(".")
     instead = _INSTEAD.get(attribute.lower())
-    if package == "bitsandbytes.optim" and not _on_cuda(groups):
+    if package == _CUDA_ONLY and not _on_cuda(groups):
         reason = "bitsandbytes works on CUDA alone"
     else:
         try:
@@ -114,8 +136,14 @@ def _kind(name: str, groups: list[dict[str, Any]]) -> tuple[Any, str]:
         except (ImportError, AttributeError, RuntimeError, OSError) as error:
             reason = f"{package.split('.')[0]} cannot be imported ({show(error, 120)})"
     if instead is None:
-        raise SettingsError(f"optimizer {attribute}: {reason}. Install it, or choose AdamW.")
+        raise _missing(attribute, package, reason)
     return getattr(torch.optim, _IN_TORCH[instead]), f"{attribute} → {_IN_TORCH[instead]}: {reason}"
+
+
+def _missing(attribute: str, package: str, reason: str) -> SettingsError:
+    distribution = package.split(".")[0].replace("_", "-")
+    return SettingsError(f"optimizer {attribute}: {reason}. Install it into ComfyUI's Python (pip install "
+                         f"{distribution}), or choose AdamW.")
 
 
 def _on_cuda(groups: list[dict[str, Any]]) -> bool:

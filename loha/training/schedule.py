@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ..errors import SettingsError, show
+from .settings import TrainingSettings
 
 
 def build(
@@ -45,8 +46,7 @@ def build(
         return _page(optimizer, steps_per_epoch)
     if name not in _FACTORS:
         raise SettingsError(f"lr_scheduler: {show(repr(name))} is not one of page, {', '.join(_FACTORS)}")
-    if warmup and warmup >= total_steps:
-        raise SettingsError(f"lr_warmup_steps: {warmup} of {total_steps} steps leave nothing: lower it")
+    check_warmup(warmup, total_steps)
     shape = _FACTORS[name]
 
     def factor(step: int) -> float:
@@ -56,6 +56,26 @@ def build(
         return shape(min(1.0, (step - warmup) / max(1, total_steps - warmup)), cycles)
 
     return LambdaLR(optimizer, factor)
+
+
+def run_length(settings: TrainingSettings, batches_per_epoch: int) -> tuple[int, int]:
+    """Optimiser steps of an epoch and of the whole run.
+
+    Raises:
+        SettingsError: a warm-up that leaves no step.
+    """
+    steps_per_epoch = math.ceil(batches_per_epoch / settings.gradient_accumulation_steps)
+    total = settings.max_train_epochs * steps_per_epoch
+    total = min(total, settings.max_train_steps or total)
+    check_warmup(settings.lr_warmup_steps, total)
+    return steps_per_epoch, total
+
+
+def check_warmup(warmup: int, total_steps: int) -> None:
+    """Raise `SettingsError` for a warm-up that leaves no step of the run."""
+    if warmup and warmup >= total_steps:
+        raise SettingsError(f"lr_warmup_steps: {warmup} steps of warm-up leave nothing of a run of {total_steps}: "
+                            "lower it, or train for more epochs")
 
 
 def curve(

@@ -1,11 +1,13 @@
 """Learning rates against torch's own classes, the page's claim, and resuming."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.schedule import build, curve
+from shinymas_loha.loha.training.schedule import build, curve, run_length
+from shinymas_loha.loha.training.settings import TrainingSettings
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LinearLR, SequentialLR
 
 NAMES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")
@@ -92,5 +94,12 @@ def test_groups_keep_their_own_peaks():
 def test_unknown_names_and_empty_runs_are_refused():
     with pytest.raises(SettingsError, match="'wave' is not one of page"):
         build("wave", _optimizer(), steps_per_epoch=1, total_steps=1)
-    with pytest.raises(SettingsError, match="10 of 10 steps leave nothing"):
+    with pytest.raises(SettingsError, match="10 steps of warm-up leave nothing of a run of 10: lower it"):
         build("linear", _optimizer(), steps_per_epoch=1, total_steps=10, warmup=10)
+
+
+def test_the_length_of_a_run_is_known_from_settings_and_batches():
+    settings = TrainingSettings(max_train_epochs=3, gradient_accumulation_steps=2)
+    assert run_length(settings, 5) == (3, 9)
+    assert run_length(replace(settings, max_train_steps=4), 5) == (3, 4)
+    assert run_length(replace(settings, max_train_steps=40), 5) == (3, 9)

@@ -76,8 +76,34 @@ def test_wrong_arguments_are_refused_with_the_optimisers_own_words():
         make_optimiser("AdamW", _groups(), "lr=1")
 
 
-def test_checking_imports_nothing():
-    before = set(sys.modules)
-    check_optimiser("prodigyopt.Prodigy", "d_coef=0.5")
-    check_optimiser("DAdaptAdam")
-    assert set(sys.modules) == before
+def test_a_missing_package_is_told_by_the_check_already(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lion_pytorch", None)
+    with pytest.raises(SettingsError, match=r"optimizer Lion: lion_pytorch cannot be imported .*"
+                                            r"\(pip install lion-pytorch\), or choose AdamW"):
+        check_optimiser("Lion")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what lacks on a machine without CUDA")
+def test_bitsandbytes_without_cuda_is_told_where_nothing_stands_in():
+    check_optimiser("AdamW8bit", "weight_decay=0.1")
+    with pytest.raises(SettingsError, match="Lion8bit: bitsandbytes works on CUDA alone, and there is none here"):
+        check_optimiser("Lion8bit")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ("momentum=0.9", "unexpected keyword argument 'momentum'"),
+    ("betas=2,3", "Invalid beta parameter"),
+    ("fused=True foreach=True", "cannot be `True` together"),
+])
+def test_arguments_are_tried_by_the_check_already(arguments, words):
+    with pytest.raises(SettingsError, match=f"optimizer AdamW does not take .*{words}"):
+        check_optimiser("AdamW", arguments)
+
+
+def test_checking_does_not_import_bitsandbytes(tmp_path, monkeypatch):
+    """It would load CUDA's libraries, in the middle of queueing a prompt."""
+    package = tmp_path / "bitsandbytes"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check_optimiser("AdamW8bit")
