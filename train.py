@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if torch.cuda.is_available() and not given.cpu:
         torch.cuda.set_device(distributed.local_device())
-    world = distributed.join()
+    world = distributed.join(on_cpu=given.cpu)
     from shinymas_loha.nodes.training_run import memory_advice
 
     try:
@@ -57,6 +57,7 @@ def _train(given: argparse.Namespace, world) -> int:
     import torch
     from shinymas_loha.loha import files
     from shinymas_loha.loha.errors import SettingsError
+    from shinymas_loha.loha.training.checkpoint import check_output_name
     from shinymas_loha.loha.training.data import TrainingData, describe_data, index_pictures
     from shinymas_loha.loha.training.settings_toml import read_settings
     from shinymas_loha.loha.training.watching import Stopped, Watcher
@@ -65,6 +66,8 @@ def _train(given: argparse.Namespace, world) -> int:
 
     found = read_settings(str(given.config))
     settings, say = found.settings, print if world.is_first else lambda *_: None
+    output = given.output or Path(folder_paths.get_folder_paths("loras")[0])
+    check_output_name(output, settings)
     for line in found.lines():
         say(line)
     if settings.sample_every_n_epochs:
@@ -82,7 +85,7 @@ def _train(given: argparse.Namespace, world) -> int:
         run = prepare(
             model, clip, vae, data, settings, world=world,
             start=files.read(given.resume) if given.resume else None,
-            output=given.output or Path(folder_paths.get_folder_paths("loras")[0]),
+            output=output,
             cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents",
             model_sha256=_hash(checkpoint) if world.is_first else "")
     stop = _StopAtSignals()

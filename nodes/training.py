@@ -33,6 +33,10 @@ SettingsType = io.Custom("SHINYMAS_SETTINGS")
 _CONNECTED = ("base_model", "vae", "init_from")
 
 
+def _names(node: type[io.ComfyNode]) -> list[str]:
+    return [item.id for item in node.define_schema().inputs]
+
+
 class LohaTrainingData(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -59,6 +63,13 @@ class LohaTrainingData(io.ComfyNode):
                                  tooltip="Counts, buckets, and every picture that was left out with the reason."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, **values) -> bool:
+        from .training_widgets import data_options, refuse_early
+
+        refuse_early(data_options, "dataset", values, _names(cls))
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
@@ -113,6 +124,13 @@ class LohaTrainingSettings(io.ComfyNode):
                     "What differs from the page's run, and the keys of a TOML that change nothing or are not known.")),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, **values) -> bool:
+        from .training_widgets import refuse_early, training_settings
+
+        refuse_early(training_settings, "config", values, _names(cls))
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
@@ -180,7 +198,7 @@ class TrainLoha(io.ComfyNode):
                 output=Path(folder_paths.get_folder_paths("loras")[0]),
                 cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
             samples = Samples(model, clip, vae, run, data.options.resolution, settings)
-            display = Display(cls.hidden.unique_id, run.training.total_steps, samples)
+            display = Display(cls.hidden.unique_id, run.training, samples)
             loha = run.go(display.watcher())
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())

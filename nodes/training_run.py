@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.model_management
+import psutil
 import torch
 
 from ..loha import Loha, files
 from ..loha.errors import SettingsError, show
-from ..loha.training.checkpoint import RunFolder, state_beside
+from ..loha.training.checkpoint import RunFolder, check_output_name, state_beside
 from ..loha.training.data import Latents, TrainingData
 from ..loha.training.distributed import World
 from ..loha.training.identity import session_name
 from ..loha.training.loop import Training
+from ..loha.training.memory import require
+from ..loha.training.schedule import run_length
 from ..loha.training.settings import TrainingSettings
 from ..loha.training.watching import Watcher
 from .training_models import TrainingModels
@@ -95,6 +98,8 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
                             "other: keep one")
     if settings.init_from:
         start = files.read(settings.init_from)
+    check_output_name(output, settings)
+    run_length(settings, data.batches_per_epoch(world.size))
     models = TrainingModels(model, clip, vae, settings.mixed_precision)
     models.load()
     notes = list(models.notes)
@@ -104,14 +109,26 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         run = Training(base, data, latents, settings, session=world.share(session_name(settings)),
                        precision=models.precision, world=world, model_sha256=model_sha256)
         state = None if start is None or settings.init_from else state_beside(start)
-        if state is not None and run.resume(state):
-            path = Path(start.source.path).parent
+        resumed = state is not None and run.resume(state)
+        if resumed:
             notes.append(f"resumed: exactly, after step {state.step}")
-        else:
+        elif start is not None:
             if state is not None:
                 notes.append("resumed: weights alone, settings or pictures differ from the interrupted run's")
-            if start is not None:
-                run.go_on_from(start)
-            path = Path(world.share(str(RunFolder.create(output, settings).path) if world.is_first else None))
+            run.go_on_from(start)
+        _require_memory(run, models.device)
+        path = Path(start.source.path).parent if resumed else Path(
+            world.share(str(RunFolder.create(output, settings).path) if world.is_first else None))
         run.folder = RunFolder(path, settings)
     return Run(run, models, path, (*notes, *run.notes))
+
+
+def _require_memory(run: Training, device: torch.device) -> None:
+    """Raise where the run cannot fit. What is free is asked after the models and factors have their place."""
+    step, latents = run.memory()
+    if device.type in ("cpu", "cuda"):  # elsewhere ComfyUI's number is a guess
+        require("gradients and the optimiser's state", step, comfy.model_management.get_free_memory(device),
+                "Lower network_rank, or narrow module_set or module_filter.")
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    require("the latents of all pictures (latent_cache memory)", latents, free,
+            "Set latent_cache to disk or none, or lower the resolution.")

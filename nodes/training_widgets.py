@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import folder_paths
 
 from ..loha.errors import SettingsError, show
+from ..loha.training.checkpoint import check_output_name
 from ..loha.training.optimisers import check_optimiser
 from ..loha.training.settings import TrainingSettings
 from ..loha.training.settings_data import CaptionOptions, DataOptions, FolderOptions
@@ -34,16 +36,36 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
 
 def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     """Settings out of widgets or the TOML, and notes on it."""
+    loras = Path(folder_paths.get_folder_paths("loras")[0])
     if not (values.get("config") or "").strip():
         settings = TrainingSettings(**_known(TrainingSettings, values))
         check_optimiser(settings.optimizer, settings.optimizer_args)
+        check_output_name(loras, settings)
         return settings, []
     found = read_settings(_in_inputs(values["config"]))
+    check_output_name(loras, found.settings)
     notes = [*found.lines(), *(f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)]
     if found.settings.base_model or found.settings.vae:
         # Otherwise the trained file would name a checkpoint that nobody loaded.
         notes.append("ignored: checkpoint and VAE of the configuration: the connected ones are trained on")
     return dataclasses.replace(found.settings, base_model="", vae=""), notes
+
+
+def refuse_early(read: Callable[[dict], object], source: str, values: dict, inputs: Iterable[str]) -> None:
+    """Raise at queue time what `read` would raise in the run.
+
+    Args:
+        read: `data_options` or `training_settings`.
+        source: the widget whose TOML, if it has one, stands for all others.
+        values: None, or missing, where a widget is connected: what it will say is not known yet.
+        inputs: the node's inputs.
+
+    Raises:
+        LohaError: what `read` raises. Raised, not returned: ComfyUI would repeat a returned text for each widget.
+    """
+    is_toml = bool((values.get(source) or "").strip())
+    if values.get(source) is not None and (is_toml or all(values.get(name) is not None for name in inputs)):
+        read(values)
 
 
 def _known(kind: type, values: dict) -> dict:

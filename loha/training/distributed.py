@@ -65,11 +65,12 @@ def local_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def join() -> World:
-    """Join the processes that torchrun started (nccl where each has a GPU, else gloo); alone without it."""
+def join(*, on_cpu: bool) -> World:
+    """Join the processes that torchrun started (nccl where each trains on its own GPU, else gloo); alone without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
-    own_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    gpus = 0 if on_cpu else torch.cuda.device_count()
+    own_gpu = gpus >= int(os.environ["LOCAL_WORLD_SIZE"])
     dist.init_process_group("nccl" if own_gpu else "gloo")
     return World(dist.get_rank(), dist.get_world_size())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from hashlib import sha256
 
@@ -19,8 +20,12 @@ _FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "s
 _ENDLESS = ("page", "constant")
 
 
-def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int) -> str:
-    """Hex digest of the settings and pictures that a step's numbers follow from."""
+def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int,
+               machine: Sequence[str]) -> str:
+    """Hex digest of the settings, pictures and `machine` that a step's numbers follow from.
+
+    `machine` is what became of the settings on this one: precision and optimiser, which differ without a GPU.
+    """
     chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
     if settings.lr_scheduler not in _ENDLESS:
         chosen["total_steps"] = total_steps
@@ -30,7 +35,8 @@ def run_digest(data: TrainingData, settings: TrainingSettings, world: World, tot
     folders = [(folder.label, folder.repeats, folder.options.flip, repr(folder.options.captions))
                for folder in index.folders]
     options = repr(replace(data.options, folders=()))
-    return sha256(json.dumps([chosen, world.size, options, folders, pictures]).encode()).hexdigest()
+    parts = [chosen, world.size, options, folders, pictures, *machine]
+    return sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def session_name(settings: TrainingSettings) -> str:

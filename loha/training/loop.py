@@ -17,6 +17,7 @@ from .checkpoint import RunFolder
 from .data import Batch, Latents, TrainingData
 from .distributed import World
 from .identity import run_digest
+from .memory import latent_bytes, optimiser_bytes
 from .metadata import RunFacts, training_metadata
 from .models import Models
 from .network import LohaNetwork
@@ -56,10 +57,7 @@ class Training:
         self.network = LohaNetwork(models, settings)
         self._step = Step(models, settings, precision)
 
-        self.steps_per_epoch = math.ceil(data.batches_per_epoch(world.size) / settings.gradient_accumulation_steps)
-        self.total_steps = settings.max_train_epochs * self.steps_per_epoch
-        if settings.max_train_steps:
-            self.total_steps = min(self.total_steps, settings.max_train_steps)
+        self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
         groups = [
             {"params": self.network.parameters_of(text=text), "lr": rate}
             for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
@@ -83,7 +81,8 @@ class Training:
 
     def digest(self) -> str:
         """Of everything that a step's numbers follow from: a state of the same digest goes on exactly."""
-        return run_digest(self._data, self._settings, self._world, self.total_steps)
+        machine = (self._precision, self._optimiser_name, str(self._scaler.is_enabled()))
+        return run_digest(self._data, self._settings, self._world, self.total_steps, machine)
 
     def resume(self, state: RunState) -> bool:
         """Go on exactly where `state` was taken; false, and nothing changed, where the digests differ."""
@@ -100,6 +99,12 @@ class Training:
     def go_on_from(self, loha: Loha) -> None:
         """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
         self.notes += self.network.take(loha)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that going on takes at least: on the device for a step, and in RAM for a cache of latents."""
+        whole_epochs = self.total_steps // self.steps_per_epoch - math.ceil(self.done / self.steps_per_epoch)
+        caches = self._data.options.latent_cache == "memory" and whole_epochs > 0
+        return optimiser_bytes(self._optimiser), latent_bytes(self._data) // self._world.size if caches else 0
 
     def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
         """Train to the end and return the LoHa; files are written as the settings say.
@@ -128,11 +133,10 @@ class Training:
 
     def loha(self) -> Loha:
         """The network as it stands, with its metadata."""
-        kind = type(self._optimiser)
         facts = RunFacts(
             session_id=self._session, started_at=self._started, finished_at=time.time(),
             epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
-            optimizer=f"{kind.__module__}.{kind.__qualname__}", precision=self._precision,
+            optimizer=self._optimiser_name, precision=self._precision,
             processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
         return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
@@ -143,6 +147,11 @@ class Training:
             settings.lr_scheduler, learning_rate=self._peak,
             steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, warmup=settings.lr_warmup_steps,
             cycles=settings.lr_num_cycles)[:self.done]
+
+    @property
+    def _optimiser_name(self) -> str:
+        kind = type(self._optimiser)
+        return f"{kind.__module__}.{kind.__qualname__}"
 
     def state(self) -> RunState:
         """Where the run stands, for `resume`."""
@@ -176,11 +185,15 @@ class Training:
                 losses = self._batch_losses(part)
                 # Each process's share of the mean over the whole batch: shares are then summed.
                 loss = losses.sum() / (len(whole) * len(group))
-                self._scaler.scale(loss).backward()
+                if loss.requires_grad:  # not where module dropout left no module
+                    self._scaler.scale(loss).backward()
                 total += loss.detach()
         self.network.end_step()
         self._world.sum_gradients(self._parameters)
-        self._scaler.unscale_(self._optimiser)
+        # The same on every process. Without any, the scaler refuses to be asked, and no parameter moves.
+        has_gradients = any(parameter.grad is not None for parameter in self._parameters)
+        if has_gradients:
+            self._scaler.unscale_(self._optimiser)
         limit = self._settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
         told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
@@ -189,8 +202,9 @@ class Training:
         self._require_finite(loss, norm)
 
         self._is_whole = False
-        self._scaler.step(self._optimiser)
-        self._scaler.update()
+        if has_gradients:
+            self._scaler.step(self._optimiser)
+            self._scaler.update()
         self._schedule.step()
         self._optimiser.zero_grad(set_to_none=True)
         self.losses.append(loss)
@@ -202,21 +216,23 @@ class Training:
         seed = self._settings.seed
         with torch.no_grad():
             posterior = self._latents(batch, seed)
-            drawn = draw(batch, seed, tuple(posterior.mean.shape[1:]), self._settings.noise_offset).to(
-                self._models.device)
+            drawn = draw(batch, seed, tuple(posterior.mean.shape[1:]), self._settings.noise_offset)
+            # Where the posterior lies: out of a cache that is the CPU, and nothing comes back from the device.
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
-        return self._step.losses(latents, drawn, self._data.captions(batch, seed))
+        return self._step.losses(latents, drawn.to(self._models.device), self._data.captions(batch, seed))
 
     def _require_finite(self, loss: float, norm: float) -> None:
         """Stop before the optimiser spoils the parameters; an fp16 overflow is the scaler's to mend."""
-        mends = self._scaler.is_enabled() and self._scaler.get_scale() > _LEAST_SCALE
-        if math.isfinite(loss) and (math.isfinite(norm) or mends):
+        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler_mends()):
             return
         self._optimiser.zero_grad(set_to_none=True)
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise TrainingError(
             f"step {self.done + 1} of {self.total_steps}: {what}; the network after step {self.done} is kept. Lower "
             "the learning rate, choose bf16 or fp32, or look for a broken VAE (an fp16 VAE can make such latents).")
+
+    def _scaler_mends(self) -> bool:
+        return self._scaler.is_enabled() and self._scaler.get_scale() > _LEAST_SCALE
 
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
         every = self._settings.save_every_n_epochs

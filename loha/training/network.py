@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -33,6 +34,7 @@ class LohaNetwork(nn.Module):
         self._models = models
         self._settings = settings
         self._layers = select(models.layers, settings)
+        _require_computed(self._layers, len(models.text.model.encoder.layers) + 1 - settings.clip_skip, settings)
         self.factors = nn.ModuleDict()
         for name, layer in self._layers.items():
             wide = is_wide(layer)
@@ -136,3 +138,14 @@ class LohaNetwork(nn.Module):
             return plain(x)
         factors = self.factors[name]
         return merged_forward(layer, x, factors.flat(self._kept.get(name)), factors.scale)
+
+
+def _require_computed(names: Iterable[str], text_layers: int, settings: TrainingSettings) -> None:
+    """Modules of skipped text layers stay at zero; a network of nothing else would never learn."""
+    skipped = re.compile(r"lora_te_.*_encoder_layers_(\d+)_")
+    found = [skipped.match(name) for name in names]
+    if all(match and int(match[1]) >= text_layers for match in found):
+        raise SettingsError(
+            f"clip_skip {settings.clip_skip} computes the first {text_layers} text layers alone, and every module "
+            f"chosen by module_filter {show(repr(settings.module_filter))} lies behind them: lower clip_skip, or "
+            "choose other modules")

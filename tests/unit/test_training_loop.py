@@ -20,13 +20,13 @@ class Cancelled(Exception):
 def training(tiny_models, tiny_data, tiny_settings, tmp_path):
     """Make a run: settings by keyword; `folder`, `resume`, `models` and `data` options apart."""
 
-    def make(folder=None, resume=None, models=tiny_models, data=None, **chosen):
+    def make(folder=None, resume=None, models=tiny_models, data=None, precision="fp32", **chosen):
         settings = tiny_settings(**chosen)
         data = tiny_data(**(data or {}))
         if folder is None:
             folder = RunFolder.create(tmp_path / "loras", settings)
         run = Training(
-            models, data, Latents(data, models.encode), settings, session="7", precision="fp32", folder=folder)
+            models, data, Latents(data, models.encode), settings, session="7", precision=precision, folder=folder)
         assert resume is None or run.resume(resume)
         return run
 
@@ -155,6 +155,54 @@ def test_nan_stops_with_the_last_good_state(training, tiny_models, where):
         state = read_state(run.folder.path / STATE_FILE)
         assert state.step == 2
         assert all(tensor.isfinite().all() for tensor in state.parameters.values())
+
+
+def drops_all(run, step):
+    """Whether module dropout leaves no module in a step (from 0)."""
+    run.network.begin_step(step, 0)
+    try:
+        return len(run.network._dropped) == len(run.network.factors)
+    finally:
+        run.network.end_step()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_that_drops_every_module_changes_nothing_and_is_counted(training, scaled):
+    chosen = {"module_filter": "*mid_block*proj_in,*mid_block*proj_out", "train_text_encoder": False,
+              "module_dropout": 0.7, "seed": 1}
+
+    def make(**more):
+        run = training(**more, **chosen)
+        if scaled:  # as on a GPU with fp16
+            run._scaler = torch.amp.GradScaler("cpu")
+        return run
+
+    whole = make()
+    empty = [drops_all(whole, step) for step in range(whole.total_steps)]
+    assert True in empty and False in empty
+    norms = []
+    whole.run(Watcher(on_step=lambda progress: norms.append(progress.gradient_norm)))
+    assert [norm == 0 for norm in norms] == empty
+    assert len(whole.losses) == whole.total_steps and min(whole.losses) > 0
+
+    first = make()
+    with pytest.raises(Cancelled):
+        first.run(stop_after(empty.index(True) + 1))
+    state = read_state(first.folder.path / STATE_FILE)
+    second = make(folder=first.folder)
+    assert second.resume(state)
+    second.run()
+    assert second.losses == whole.losses
+    assert same(second.network.state_dict(), whole.network.state_dict())
+
+
+def test_a_state_of_another_precision_or_optimiser_is_not_gone_on_from_exactly(training):
+    state = training().state()
+    assert training().resume(state)
+    assert not training(precision="bf16").resume(state)  # the settings' wish, on a machine with a GPU
+    other = training()
+    other._optimiser = torch.optim.SGD(other.network.parameters())  # such as AdamW in place of AdamW8bit
+    assert not other.resume(state)
 
 
 def test_accumulating_two_batches_is_one_larger_batch(training):

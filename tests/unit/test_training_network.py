@@ -145,3 +145,11 @@ def test_dropouts_follow_from_seed_and_step(tiny_models, tiny_settings):
     assert (network._dropped, {name: kept.tolist() for name, kept in network._kept.items()}) == first
     assert 0.3 < len(first[0]) / len(network.factors) < 0.7
     assert {value for kept in first[1].values() for value in kept} == {0.0, 2.0}
+
+
+def test_modules_that_clip_skip_leaves_out_are_told(tiny_models, tiny_settings):
+    """Of the three layers of `tiny_models`, clip skip 2 computes two."""
+    with pytest.raises(SettingsError, match="first 2 text layers alone, .* 'lora_te_.*_2_.*' lies behind them"):
+        LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*_layers_2_*"))
+    assert LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*_layers_2_*", clip_skip=1)).factors
+    assert LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*")).factors
