@@ -1,7 +1,7 @@
-"""A changed strength in a running ComfyUI on the small sample model: from queueing to the first step's end.
+"""A changed strength in a running ComfyUI: from queueing to the first step's end.
 
 The floor is a run that changes the seed alone: what is above it is the price of the new strength.
-The server of `dev/` runs on the CPU.
+On a GPU the model is the size of SD 1.5, on a CPU a small one.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ _LOADERS: dict[str, dict[str, Any]] = {
 
 
 def cases(session: Session) -> Iterator[Case]:
+    on_gpu = session.device.type == "cuda"
     with tempfile.TemporaryDirectory() as folder:
-        add_samples(Path(folder), "tests")
-        with ComfyUIServer(COMFYUI, Path(folder), python=PYTHON) as server:
+        add_samples(Path(folder), "sd15" if on_gpu and not session.quick else "tests")
+        with ComfyUIServer(COMFYUI, Path(folder), python=PYTHON, gpu=on_gpu) as server:
             seconds = asyncio.run(_measure(server.url, 2 if session.quick else 5))
     yield Case(
-        "strength change", "queue to first step, cpu, U-Net and text encoder patched",
+        "strength change", f"queue to first step, {session.device.type}, U-Net and text encoder patched",
         [Row(name, Timing.of(measured)) for name, measured in seconds.items()],
         "A new seed, with the strength unchanged, is the floor.")
 

@@ -1,8 +1,8 @@
-"""Write a small checkpoint of random weights that ComfyUI takes for SD 1.5.
+"""Write a checkpoint of random weights that ComfyUI takes for SD 1.5.
 
 Layer names and shapes are those of ComfyUI's own classes: run it with a Python that has ComfyUI's
-requirements. The U-Net has fewer levels than the real one, CLIP-L is whole (ComfyUI leaves the
-layers of a shorter one uninitialised), the VAE is a TAESD. Pictures made with it are noise.
+requirements. But for the size `sd15` the U-Net has fewer levels than the real one; CLIP-L is whole
+(ComfyUI leaves the layers of a shorter one uninitialised), the VAE is a TAESD. Pictures are noise.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-# Level widths as multiples of 320. The demo's keeps a Downsample and a wider level; the tests'
-# only level makes a sampling step about four times cheaper.
-CHANNEL_MULTS = {"demo": (1, 2), "tests": (1,)}
+
+def _levels(*widths: int) -> dict[str, Any]:
+    """A U-Net with one block a level, of these widths as multiples of 320."""
+    count = len(widths)
+    return {"channel_mult": widths, "num_res_blocks": [1] * count, "transformer_depth": [1] * count,
+            "transformer_depth_output": [1] * 2 * count, "transformer_depth_middle": 1}
 
 
-def shapes(comfyui: Path, channel_mult: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every tensor of the checkpoint, in the original SD 1.5 naming."""
+# The demo's keeps a Downsample and a wider level; the tests' only level makes a sampling step about
+# four times cheaper; the whole of SD 1.5 (2 GB) is for benchmarks on a GPU.
+UNETS = {
+    "demo": _levels(1, 2),
+    "tests": _levels(1),
+    "sd15": {"channel_mult": (1, 2, 4, 4), "num_res_blocks": [2] * 4, "transformer_depth": [1] * 6 + [0] * 2,
+             "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1},
+}
+
+
+def shapes(comfyui: Path, size: str) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor of the checkpoint of a size (of UNETS), in the original SD 1.5 naming."""
     sys.path.insert(0, str(comfyui))
     from comfy.cli_args import args
 
@@ -31,15 +45,12 @@ def shapes(comfyui: Path, channel_mult: tuple[int, ...]) -> dict[str, tuple[int,
     from comfy.sd1_clip import SDClipModel
     from comfy.taesd.taesd import TAESD
 
-    levels = len(channel_mult)
     with torch.device("meta"):
         parts = {
             "model.diffusion_model.": UNetModel(
                 image_size=32, in_channels=4, out_channels=4, model_channels=320,
-                num_res_blocks=[1] * levels, channel_mult=channel_mult,
-                transformer_depth=[1] * levels, transformer_depth_output=[1] * 2 * levels,
-                transformer_depth_middle=1, num_heads=8, context_dim=768, use_spatial_transformer=True,
-                legacy=False, device="meta", operations=comfy.ops.disable_weight_init,
+                num_heads=8, context_dim=768, use_spatial_transformer=True, legacy=False, device="meta",
+                operations=comfy.ops.disable_weight_init, **UNETS[size],
             ),
             "cond_stage_model.": SDClipModel(device="meta"),
             "first_stage_model.": TAESD(),
@@ -72,8 +83,8 @@ def _fill(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torc
 
 
 def write_checkpoint(path: Path, comfyui: Path, size: str = "demo", seed: int = 0) -> None:
-    """Write the checkpoint to `path`, whole or not at all; `size` is a key of CHANNEL_MULTS."""
-    weights = random_weights(shapes(comfyui, CHANNEL_MULTS[size]), seed)
+    """Write the checkpoint to `path`, whole or not at all; `size` is a key of UNETS."""
+    weights = random_weights(shapes(comfyui, size), seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(weights, partial)
@@ -84,7 +95,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's own folder")
-    parser.add_argument("--size", choices=CHANNEL_MULTS, default="demo")
+    parser.add_argument("--size", choices=UNETS, default="demo")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     write_checkpoint(given.path, given.comfyui, given.size, given.seed)

@@ -49,6 +49,7 @@ class ComfyUIServer:
         base: folder for models, custom nodes, user files and pictures; made if missing.
         python: the interpreter that has ComfyUI's requirements.
         port: None picks a free one.
+        gpu: let ComfyUI use the machine's GPU. Without it pictures are the same everywhere.
         options: further command-line options, such as `--front-end-root DIR`.
     """
 
@@ -59,6 +60,7 @@ class ComfyUIServer:
         *,
         python: str = sys.executable,
         port: int | None = None,
+        gpu: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
         self.base = base.resolve()
@@ -66,7 +68,8 @@ class ComfyUIServer:
         self.log = self.base / "comfyui.log"
         self._comfyui = comfyui.resolve()
         self._command = [
-            python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
+            python, "main.py", *(() if gpu else ("--cpu",)),
+            "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
             "--disable-api-nodes", "--disable-auto-launch", "--base-directory", str(self.base),
             "--database-url", f"sqlite:///{self.base / 'comfyui.db'}", *options,
         ]  # fmt: skip
@@ -112,6 +115,12 @@ class ComfyUIServer:
     def get_bytes(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return answer.read()
+
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        """POST `body` as JSON, where the answer says nothing."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=60).close()
 
     def queue(self, prompt: dict[str, Any]) -> str:
         """Queue a prompt in API format and return its id. Raises PromptFailed if it is refused."""

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 import torch
-from checkpoint import CHANNEL_MULTS, shapes
+from checkpoint import UNETS, shapes
 from safetensors.torch import save_file
 
 # ΔW = (a1·b1) ∘ (a2·b2) · alpha / rank has std 16 · s⁴ / 16 for factors N(0, s) of rank 16 and
@@ -22,18 +22,10 @@ FACTOR_STD = 0.35
 
 def module_shapes(comfyui: Path, size: str) -> dict[str, tuple[int, int]]:
     """kohya module name → (out, in) of every module that the page's network trains."""
-    mult = CHANNEL_MULTS[size]
-    named = shapes(comfyui, mult)
+    named = shapes(comfyui, size)
     from comfy.utils import unet_to_diffusers
 
-    levels = len(mult)
-    unet = unet_to_diffusers(
-        {
-            "num_res_blocks": [1] * levels, "channel_mult": mult, "transformer_depth": [1] * levels,
-            "transformer_depth_output": [1] * 2 * levels, "transformer_depth_middle": 1,
-        }
-    )  # fmt: skip
-    weights = {f"lora_unet_{to}": f"model.diffusion_model.{own}" for to, own in unet.items()}
+    weights = {f"lora_unet_{to}": f"model.diffusion_model.{own}" for to, own in unet_to_diffusers(UNETS[size]).items()}
     text = "cond_stage_model.transformer."
     weights |= {f"lora_te_{name.removeprefix(text)}": name for name in named if ".encoder.layers." in name}
     return {
@@ -72,7 +64,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's own folder")
-    parser.add_argument("--size", choices=CHANNEL_MULTS, default="demo")
+    parser.add_argument("--size", choices=UNETS, default="demo")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

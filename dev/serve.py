@@ -7,7 +7,7 @@ import signal
 import sys
 
 from comfyui_server import ComfyUIServer
-from workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples
+from workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples, has_gpu
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     add_samples(SERVE_BASE, "demo")
-    with ComfyUIServer(COMFYUI, SERVE_BASE, python=PYTHON, port=given.port) as server:
+    with ComfyUIServer(COMFYUI, SERVE_BASE, python=PYTHON, port=given.port, gpu=has_gpu()) as server:
         print(f"ready: open {server.url} (Ctrl-C stops it; models and pictures are under {SERVE_BASE})", flush=True)
         server.wait()
 

@@ -21,6 +21,12 @@ CHECKPOINT = "random-weights.safetensors"
 LOHA = "random-loha.safetensors"
 
 
+def has_gpu() -> bool:
+    """Whether ComfyUI's own Python finds a CUDA GPU."""
+    asked = subprocess.run([PYTHON, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"], check=False)
+    return asked.returncode == 0
+
+
 def add_samples(base: Path, size: str) -> None:
     """Put the sample checkpoint and LoHa of this size into `base`'s model folders.
 

@@ -231,19 +231,21 @@ def _keep_originals(patcher: ModelPatcher, merged: _Merged, weights: Iterable[st
         if size and comfy.model_management.get_free_memory(device) < size + _SPARE:
             return False
     for weight in missing:
-        merged.originals[weight] = patcher.backup[weight].weight.to(device)
+        # Does not wait where ComfyUI has pinned the original.
+        merged.originals[weight] = patcher.backup[weight].weight.to(device, non_blocking=True)
     return True
 
 
 def _merge_one(patcher: ModelPatcher, weight: str) -> None:
-    """By ComfyUI's own way from the original, whatever the patches and the weight's format."""
+    """By ComfyUI's own way from the original, whatever the patches and the weight's format; it stays where it was."""
+    place = comfy.utils.get_attr(patcher.model, weight).device
     backup = patcher.backup.get(weight)
     if backup is not None:
         comfy.utils.set_attr_param(patcher.model, weight, backup.weight)
     if weight in patcher.patches:
         patcher.patch_weight_to_device(weight, device_to=patcher.load_device)
     parameter = comfy.utils.get_attr(patcher.model, weight)
-    parameter.data = parameter.data.to(patcher.load_device)
+    parameter.data = parameter.data.to(place)
 
 
 def _redirect_streamed(patcher: ModelPatcher) -> set[str]:

@@ -167,7 +167,7 @@ def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply,
     first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
     _load(comfy, first)
     calls = 0
-    place, name = (cpu, "merge_") if together else (comfy.model_patcher.ModelPatcher, "patch_weight_to_device")
+    place, name = (cpu, "merge") if together else (comfy.model_patcher.ModelPatcher, "patch_weight_to_device")
     original = getattr(place, name)
 
     def failing(*args, **kwargs):

@@ -1,12 +1,15 @@
 """The pack in a real ComfyUI: it is loaded, it draws, and it costs nothing until asked."""
 
+import io
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from comfyui_server import PromptFailed
+from PIL import Image
 
 PACK = Path(__file__).resolve().parents[2]
 
@@ -53,6 +56,47 @@ def test_a_loha_changes_the_picture_and_all_of_it_is_applied(server, run_graph, 
     assert report[1:4] == [f"applied: {modules}", "skipped: 0", "unknown: 0"]
     assert [struct.unpack(">II", picture[16:24]) for picture in pictures] == [(64, 64)] * 2
     assert pictures[0] != pictures[1]
+
+
+def two_samplers(checkpoint, sample_loha, first, second):
+    """One checkpoint and one LoHa, drawn with at two strengths in one graph."""
+    nodes = picture_graph(checkpoint, sample_loha, first)
+    others = {name: node for name, node in picture_graph(checkpoint, sample_loha, second).items()
+              if name not in ("model", "loha")}
+    for node in others.values():
+        node["inputs"] = {name: [f"second {value[0]}", value[1]] if isinstance(value, list) and value[0] in others
+                          else value for name, value in node["inputs"].items()}
+    return nodes | {f"second {name}": node for name, node in others.items()}
+
+
+def test_two_samplers_in_one_graph_draw_as_two_graphs_do(server, run_graph, checkpoint, sample_loha):
+    def picture(outputs, name="save"):  # its file holds the graph as well
+        return Image.open(io.BytesIO(server.picture(outputs[name]["images"][0]))).tobytes()
+
+    alone = [picture(run_graph(picture_graph(checkpoint, sample_loha, strength))) for strength in (0.45, 0.95)]
+    # Run again: a cached sampler would draw nothing.
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    outputs = run_graph(two_samplers(checkpoint, sample_loha, 0.45, 0.95))
+    assert [picture(outputs), picture(outputs, "second save")] == alone
+    assert alone[0] != alone[1]
+
+
+def test_a_cancelled_run_leaves_no_trace_in_the_next(server, run_graph, checkpoint, sample_loha):
+    graph = picture_graph(checkpoint, sample_loha, 0.35)
+    before = server.picture(run_graph(graph)["save"]["images"][0])
+    long = picture_graph(checkpoint, sample_loha, 0.85)
+    long["sample"]["inputs"] |= {"steps": 500, "seed": 2}
+    prompt_id = server.queue(long)
+    cancelled = {}
+    while not cancelled:
+        time.sleep(0.3)  # until the interrupt meets the sampler: one that comes too early is forgotten
+        server.post("/interrupt", {})
+        cancelled = server.get(f"/history/{prompt_id}")
+    assert "execution_interrupted" in dict(cancelled[prompt_id]["status"]["messages"])
+    graph["sample"]["inputs"]["seed"] = 3  # so that ComfyUI samples again
+    run_graph(graph)
+    graph["sample"]["inputs"]["seed"] = 1
+    assert server.picture(run_graph(graph)["save"]["images"][0]) == before
 
 
 def test_a_refused_prompt_raises(run_graph):
