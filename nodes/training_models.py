@@ -18,7 +18,8 @@ from ..loha.errors import LohaError, SettingsError
 from ..loha.training.data import Posterior
 from ..loha.training.models import Models, TextEncoder
 
-_WIDTH = 768  # of SD 1.x's text states
+# SD 1.x's text states, and its latents.
+_WIDTH, _CHANNELS = 768, 4
 # More than any machine has: ComfyUI then moves every other model off the device.
 _EVERYTHING = 1e20
 
@@ -39,6 +40,9 @@ class TrainingModels:
         if vae is None or vae.first_stage_model is None:
             raise SettingsError("there is no VAE: pictures become latents through it. Connect the checkpoint's, "
                                 "or Load VAE where it has none.")
+        if vae.latent_channels != _CHANNELS:
+            raise SettingsError(f"the VAE's latents have {vae.latent_channels} channels, SD 1.x's {_CHANNELS}: connect "
+                                "the checkpoint's own, or another of SD 1.x")
         self.device = comfy.model_management.get_torch_device()
         # A CPU gains nothing from half precision and loses range.
         self.precision = precision if self.device.type != "cpu" else "fp32"
@@ -119,6 +123,9 @@ def _unet(model) -> UNetModel:
     unet = model.model.diffusion_model
     if not isinstance(unet, UNetModel) or unet.num_classes is not None or _context_width(unet) != _WIDTH:
         raise SettingsError("the model is not SD 1.x, which this trainer is for; choose an SD 1.5 checkpoint.")
+    if unet.in_channels != _CHANNELS:
+        raise SettingsError("the model is an inpainting or editing one, which this trainer is not for; choose a plain "
+                            "SD 1.5 checkpoint.")
     return unet
 
 

@@ -123,15 +123,6 @@ def test_connected_widgets_are_read_in_the_run(run_graph, graph, pictures):
     assert "pictures: 4" in outputs["counted"]["text"][0]
 
 
-def test_settings_that_exclude_each_other_are_said_once(run_graph, graph):
-    with pytest.raises(PromptFailed) as refused:
-        run_graph({
-            "settings": graph.node("ShinyMasTrainingSettings", lr_scheduler="page", lr_warmup_steps=10),
-            "shown": graph.node("PreviewAny", source=["settings", 1]),
-        })
-    assert str(refused.value).count("exclude each other") == 1
-
-
 def test_a_toml_does_not_name_a_checkpoint_that_was_not_loaded(run_graph, graph):
     page = 'pretrained_model_name_or_path = "animefull-final-pruned.ckpt"'
     outputs = run_graph({

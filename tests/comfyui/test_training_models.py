@@ -1,5 +1,7 @@
 """ComfyUI's models as the trainer sees them give what ComfyUI itself gives."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -96,3 +98,59 @@ def test_a_checkpoint_without_a_vae_is_said_before_training(comfy, small_model):
     empty = comfy.sd.VAE(sd={})  # what ComfyUI makes of such a checkpoint
     with pytest.raises(SettingsError, match="there is no VAE"):
         TrainingModels(model, clip, empty, "fp32")
+
+
+def test_models_of_other_kinds_are_said_before_training(comfy, small_model, monkeypatch):
+    from comfy.taesd.taesd import TAESD
+    from shinymas_loha.loha.errors import SettingsError
+    from shinymas_loha.nodes.training_models import TrainingModels
+
+    model, clip, vae = small_model
+    other = comfy.sd.VAE(sd=TAESD(latent_channels=16).state_dict())
+    with pytest.raises(SettingsError, match="latents have 16 channels, SD 1.x's 4: connect the checkpoint's own"):
+        TrainingModels(model, clip, other, "fp32")
+    monkeypatch.setattr(model.model.diffusion_model, "in_channels", 9)
+    with pytest.raises(SettingsError, match="an inpainting or editing one"):
+        TrainingModels(model, clip, vae, "fp32")
+
+
+@pytest.fixture
+def many_pictures(tmp_path):
+    """A picture of 2048 × 2048, shown under a quarter of a million names: half a terabyte of latents."""
+    import numpy as np
+    from PIL import Image
+    from shinymas_loha.loha.training.data import DataOptions, FolderOptions, TrainingData, index_pictures
+
+    Image.new("L", (2048, 2048)).save(tmp_path / "a.png")
+    options = DataOptions((FolderOptions(tmp_path, repeats=1),), resolution=2048, bucket_max=2048,
+                          latent_cache="memory")
+    index, count = index_pictures(options), 2**18
+    wide = {name: np.repeat(getattr(index, name), count, axis=0) for name in ("folder_of", "sizes", "buckets")}
+    return TrainingData(replace(index, names=index.names * count, captions=index.captions * count, **wide), options)
+
+
+def test_latents_that_cannot_be_kept_are_said_before_training(small_model, many_pictures, tmp_path):
+    from shinymas_loha.loha.training.memory import MemoryLacking
+    from shinymas_loha.loha.training.settings import TrainingSettings
+    from shinymas_loha.nodes.training_run import prepare
+
+    settings = TrainingSettings(network_rank=1, module_filter="*attn2_to_q", mixed_precision="fp32")
+    with pytest.raises(MemoryLacking, match=r"the latents of all pictures \(latent_cache memory\) take 512.0 GiB at "
+                                            r"least, and .* GiB is free. Set latent_cache to disk or none"):
+        prepare(*small_model, many_pictures, settings, output=tmp_path / "loras", cache=tmp_path)
+    assert not (tmp_path / "loras").exists()
+    # A run that ends within its first epoch never keeps them all.
+    short = replace(settings, max_train_steps=2)
+    run = prepare(*small_model, many_pictures, short, output=tmp_path / "loras", cache=tmp_path)
+    assert run.training.memory()[1] == 0
+
+
+def test_names_and_warm_up_are_judged_before_any_model_is_looked_at(comfy, many_pictures, tmp_path):
+    from shinymas_loha.loha.errors import LohaError
+    from shinymas_loha.loha.training.settings import TrainingSettings
+    from shinymas_loha.nodes.training_run import prepare
+
+    for chosen, words in (({"output_name": "a?"}, "output_name: 'a\\?' cannot be a file name"),
+                          ({"lr_scheduler": "linear", "lr_warmup_steps": 9, "max_train_steps": 9}, "run of 9: lower")):
+        with pytest.raises(LohaError, match=words):
+            prepare(None, None, None, many_pictures, TrainingSettings(**chosen), output=tmp_path, cache=tmp_path)
