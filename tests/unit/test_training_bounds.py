@@ -1,0 +1,36 @@
+"""Bounds of memory: exact where they can be, never above what a run takes."""
+
+import pytest
+import torch
+from shinymas_loha.loha.training.data import Latents
+from shinymas_loha.loha.training.memory import MemoryLacking, latent_bytes, optimiser_bytes, require
+
+
+def test_latents_are_counted_to_the_byte(tiny_models, tiny_data):
+    data = tiny_data()
+    latents = Latents(data, tiny_models.encode)
+    for batch in data.epoch(0, 0):
+        latents(batch, 0)
+    kept = [tensor for posterior in latents._kept.values() for tensor in (posterior.mean, posterior.std)]
+    assert latent_bytes(data) == sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.NAdam])
+def test_the_first_step_adds_at_least_what_is_counted(kind):
+    weight = torch.nn.Parameter(torch.ones(1000))
+    optimiser = kind([{"params": [weight], "lr": 1e-3}])
+    before = optimiser_bytes(optimiser)
+    weight.grad = torch.ones(1000)
+    optimiser.step()
+    added = [weight.grad, *(value for value in optimiser.state[weight].values() if isinstance(value, torch.Tensor))]
+    assert before <= sum(tensor.numel() * tensor.element_size() for tensor in added)
+    assert before == (12_000 if kind in (torch.optim.AdamW, torch.optim.Adam) else 4000)
+    assert optimiser_bytes(optimiser) == 4000  # a resumed one has the rest
+
+
+def test_what_fits_exactly_is_not_refused():
+    require("pictures", 2**30, 2**30, "Lower something.")
+    with pytest.raises(MemoryLacking) as refused:
+        require("pictures", 3 * 2**30, 2**29, "Lower something.")
+    assert str(refused.value) == (
+        "not enough memory: pictures take 3.0 GiB at least, and 512.0 MiB is free. Lower something.")
