@@ -54,8 +54,9 @@ class LohaTrainingData(io.ComfyNode):
                 *inputs_of(describe(CaptionOptions).values()),
                 io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times."),
                 io.String.Input("dataset", default="", multiline=True, tooltip=(
-                    "A dataset TOML of kohya's scripts: its path, or its text. Not empty, it takes the place of "
-                    "everything above.")),
+                    "A dataset TOML of kohya's scripts: its path, or its text. A path that is not absolute, its own "
+                    "and those in it, lies in ComfyUI's input folder. Not empty, it takes the place of everything "
+                    "above.")),
             ],
             outputs=[
                 DataType.Output("data", display_name="data", tooltip="The pictures, for Train LoHa."),
@@ -113,8 +114,9 @@ class LohaTrainingSettings(io.ComfyNode):
             search_aliases=["hyper-parameters", "kohya", "toml", "learning rate", "shinymas"],
             inputs=[
                 io.String.Input("config", default="", multiline=True, tooltip=(
-                    "A training TOML of kohya's scripts, such as the model page's: its path, or its text. Not empty, "
-                    "it takes the place of everything below.")),
+                    "A training TOML of kohya's scripts, such as the model page's: its path, or its text. A path that "
+                    "is not absolute lies in ComfyUI's input folder. Not empty, it takes the place of everything "
+                    "below.")),
                 *inputs_of((field for name, field in describe(TrainingSettings).items() if name not in _CONNECTED),
                            multiline=["sample_prompts"]),
             ],
