@@ -114,8 +114,8 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
             notes.append(f"resumed: exactly, after step {state.step}")
         elif start is not None:
             if state is not None:
-                notes.append("resumed: weights alone, settings, pictures, precision or optimiser differ from the interrupted "
-                             "run's")
+                notes.append("resumed: weights alone, settings, pictures, precision or optimiser differ from the "
+                             "interrupted run's")
             run.go_on_from(start)
         _require_memory(run, models.device)
         path = Path(start.source.path).parent if resumed else Path(
