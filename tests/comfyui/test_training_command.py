@@ -107,6 +107,21 @@ def test_what_cannot_be_used_is_one_line(command, environment):
     assert done.stderr.strip().splitlines()[-1].startswith("error: no such folder: no such folder")
 
 
+@pytest.mark.parametrize("old, new, words", [
+    ('output_name = "bad"', 'output_name = "a:b"', "output_name: 'a:b' cannot be a file name: it holds :, which"),
+    ('optimizer_type = "AdamW"', 'optimizer_type = "AdamW"\noptimizer_args = ["momentum=0.9"]',
+     "optimizer AdamW does not take 'momentum=0.9'"),
+])
+def test_settings_are_judged_before_pictures_and_models(command, environment, tmp_path, old, new, words):
+    bad = command("bad")
+    config = tmp_path / "bad.toml"
+    config.write_text(config.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    bad[bad.index("--data") + 1] = bad[bad.index("--checkpoint") + 1] = "looked at later"
+    done = subprocess.run(bad, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {words}")
+
+
 def test_help_and_a_wrong_command_line(environment, tmp_path):
     told = subprocess.run([sys.executable, str(PACK / "train.py"), "--help"], env=environment, capture_output=True,
                           text=True, timeout=300)
