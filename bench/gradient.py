@@ -30,7 +30,8 @@ def cases(session: Session) -> Iterator[Case]:
                    for name, diff in lycoris_peer.diff_weights(device, scale)]
     timings = interleaved(contenders, device, session.seconds)
     yield Case("gradient", f"{sets.label('302', session.quick)}, float32 factors and gradients, backward alone", [
-        Row(contender.name, timings[contender.name], peak_temporary(contender, device)) for contender in contenders
+        Row(contender.name, timings[contender.name], peak_temporary(contender, device),
+            sets.bytes_to_differentiate(chosen, torch.float32)) for contender in contenders
     ])
 
 

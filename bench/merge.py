@@ -31,7 +31,7 @@ def _case(session: Session, chosen: list[sets.Module], dtype: torch.dtype, title
     given = sets.factors(chosen, FACTORS)
     contenders = [*_ours(targets, given, device), _core(targets, given), *_lycoris(targets, given, device)]
     timings = interleaved(contenders, device, session.seconds)
-    moved = sets.bytes_to_move(chosen, dtype, FACTORS)
+    moved = sets.bytes_to_merge(chosen, dtype, FACTORS)
     cuda = device.type == "cuda"
     return Case("merge", title, [
         Row(contender.name, timings[contender.name], peak_temporary(contender, device), moved,

@@ -51,7 +51,8 @@ def _case(session: Session, chosen: list[sets.Module], dtype: torch.dtype, title
     result = largest.shape.numel() * dtype.itemsize
     return Case("patch", title, [
         Row(name, timings[name],
-            peak_temporary(_contender(name, patcher, session.device, [largest.weight]), session.device) - result)
+            peak_temporary(_contender(name, patcher, session.device, [largest.weight]), session.device) - result,
+            sets.bytes_to_merge(chosen, dtype, torch.float16))
         for name, patcher in patchers.items()
     ])
 

@@ -57,12 +57,11 @@ def _models() -> tuple[torch.nn.Module, torch.nn.Module]:
     import comfy.model_base
     import comfy.sd1_clip
     import comfy.supported_models
+    from checkpoint import UNETS
 
     config = comfy.supported_models.SD15({
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4,
-        "channel_mult": (1, 2, 4, 4), "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1, "context_dim": 768,
-        "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False,
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "context_dim": 768,
+        "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, **UNETS["sd15"],
     })
     with torch.device("meta"):
         return comfy.model_base.BaseModel(config, device="meta"), comfy.sd1_clip.SD1ClipModel(device="meta")

@@ -64,10 +64,17 @@ def factors(chosen: list[Module], dtype: torch.dtype) -> list[tuple[Tensor, Tens
              draw(RANK, module.columns)) for module in chosen]
 
 
-def bytes_to_move(chosen: list[Module], dtype: torch.dtype, factor_dtype: torch.dtype) -> int:
+def bytes_to_merge(chosen: list[Module], dtype: torch.dtype, factor_dtype: torch.dtype) -> int:
     """What merging must move at least: each weight read and written, each factor read."""
     return sum(
         2 * module.shape.numel() * dtype.itemsize
         + 2 * RANK * (module.shape[0] + module.columns) * factor_dtype.itemsize
         for module in chosen
+    )
+
+
+def bytes_to_differentiate(chosen: list[Module], dtype: torch.dtype) -> int:
+    """What the factors' gradients must move at least: ∂L/∂ΔW read, each factor read and its gradient written."""
+    return sum(
+        (module.shape.numel() + 4 * RANK * (module.shape[0] + module.columns)) * dtype.itemsize for module in chosen
     )
