@@ -61,8 +61,8 @@ def make_optimiser(
         return kind(groups, **keywords), note
     except torch.OutOfMemoryError:
         raise
-    # torch raises the third for arguments that exclude each other, lion_pytorch asserts its ranges.
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    # Whatever its checks stumble over: torch raises RuntimeError for what excludes each other, lion_pytorch asserts.
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
         raise SettingsError(
             f"optimizer {show(name)} does not take {show(repr(arguments), 200)}: {show(error, 200)}"
         ) from error

@@ -122,6 +122,10 @@ def _optimizer_args(value: Any) -> dict[str, Any]:
 
 
 def _sample_prompts(value: Any) -> dict[str, Any]:
+    """kohya takes a file's path here, which would be drawn as a prompt."""
+    if isinstance(value, str) and value.strip().lower().endswith((".txt", ".toml", ".json")):
+        raise SettingsError(f"sample_prompts: {show(repr(value))} is a file, and none is opened from a configuration: "
+                            "write the prompts here, as a list")
     return {"sample_prompts": "\n".join(value) if isinstance(value, list) else value}
 
 

@@ -94,6 +94,7 @@ def test_bitsandbytes_without_cuda_is_told_where_nothing_stands_in():
     ("momentum=0.9", "unexpected keyword argument 'momentum'"),
     ("betas=2,3", "Invalid beta parameter"),
     ("fused=True foreach=True", "cannot be `True` together"),
+    ("betas=()", "out of range"),
 ])
 def test_arguments_are_tried_by_the_check_already(arguments, words):
     with pytest.raises(SettingsError, match=f"optimizer AdamW does not take .*{words}"):

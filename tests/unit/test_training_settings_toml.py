@@ -153,6 +153,7 @@ def test_keys_that_are_honoured(line, field, value):
 
 
 @pytest.mark.parametrize(("line", "words"), [
+    ('sample_prompts = "prompts.txt"', "sample_prompts: .* is a file, .* write the prompts here"),
     ("v2 = true", "v2 = True cannot be honoured: this trainer is for SD 1.5"),
     ("v2 = 0", "v2 = 0 cannot be honoured"),
     ('network_module = "networks.lora"', "network_module = 'networks.lora' cannot be honoured"),
