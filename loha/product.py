@@ -61,7 +61,7 @@ def merge_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale
     """
     for rows, change in _delta_blocks(weight, a1, b1, a2, b2, scale):
         part = weight[rows]
-        part.copy_(change.add_(part))
+        part.copy_(change.add_(part.to(change.dtype)))  # float8 promotes to nothing by itself
     return weight
 
 
@@ -88,18 +88,18 @@ def merge_dora_(weight: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, 
     if axis == 1:
         squares = torch.zeros(weight.shape[1], dtype=dtype, device=weight.device)
         for rows, change in _delta_blocks(weight, a1, b1, a2, b2, scale):
-            squares += change.add_(weight[rows]).square_().flatten(2).sum(2).sum(0) if trailing else (
-                change.add_(weight[rows]).square_().sum(0))
+            changed = change.add_(weight[rows].to(dtype)).square_()
+            squares += changed.flatten(2).sum((0, 2)) if trailing else changed.sum(0)
         column_norm = squares.sqrt_().add_(epsilon)
     for rows, change in _delta_blocks(weight, a1, b1, a2, b2, scale):
-        part = weight[rows]
+        part = weight[rows].to(dtype)
         changed = change.add_(part)
         if column_norm is None:
             norm = changed.flatten(1).norm(dim=1).add_(epsilon)
             changed *= (magnitude[rows] / norm).view(-1, 1, *trailing)
         else:
             changed *= (magnitude / column_norm).view(1, -1, *trailing)
-        part.copy_(changed.sub_(part).mul_(strength).add_(part))
+        weight[rows] = changed.sub_(part).mul_(strength).add_(part)
     return weight
 
 

@@ -26,6 +26,8 @@ def route_lines(binding: Binding, model: ModelPatcher) -> list[str]:
         return lines
     if os.environ.get(KEEP_VARIABLE) == "0":
         return [*lines, f"route of a changed strength: as above, originals sent anew ({KEEP_VARIABLE} is 0)"]
+    if unet[0].target.dtype.itemsize == 1:
+        return [*lines, "route of a changed strength: as above, originals sent anew (float8 is rounded by ComfyUI)"]
     size = sum(bound.target.nbytes for bound in unet) / 2**20
     first = _route(unet[0].module, weight, grouped=True)
     return [*lines, f"route of a changed strength: {first}; keeps {size:.0f} MB of originals in VRAM, "

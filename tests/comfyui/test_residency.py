@@ -296,3 +296,21 @@ def test_a_clone_over_another_copy_of_the_model_follows(comfy, base, checkpoint,
 
     _load(comfy, moved(first))
     assert _same(_load(comfy, moved(second)), _load(comfy, second))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+@torch.inference_mode()  # as ComfyUI runs: its rounding to fp8 fails otherwise
+def test_weights_of_other_formats_are_rounded_as_a_load_rounds_them(comfy, base, checkpoint, loha, apply, loads, dtype):
+    path = base / "models" / "checkpoints" / checkpoint
+    model = comfy.sd.load_checkpoint_guess_config(
+        str(path), output_vae=False, output_clip=False, model_options={"dtype": dtype})[0]
+    first, second = apply(model, loha, 0.6), apply(model, loha, 0.9)
+    at_first = _load(comfy, first)
+    assert at_first["diffusion_model.middle_block.1.proj_in.weight"].dtype is dtype
+    loads.clear()
+    at_second = _load(comfy, second)
+    assert _same(_load(comfy, first), at_first)
+    assert not loads
+    comfy.model_management.unload_all_models()
+    assert _same(_load(comfy, second), at_second)
+    comfy.model_management.unload_all_models()

@@ -52,6 +52,19 @@ def test_merge_adds_in_place_with_one_rounding(layout, dtype):
     assert rounded_once(merged, exact)
 
 
+@pytest.mark.parametrize("layout", [LAYOUTS["conv3x3"], *DORA_LAYOUTS.values()], ids=["conv3x3", *DORA_LAYOUTS])
+def test_a_float8_weight_is_rounded_once_too(layout):
+    module, weight = random_module(layout), random_weight(layout.shape).to(torch.float8_e4m3fn)
+    factors, expected = product.flat_factors(module), weight.float()
+    if module.dora_scale is None:
+        product.merge_(weight, *factors, 0.5)
+        product.merge_(expected, *factors, 0.5)
+    else:
+        product.merge_dora_(weight, *factors, module.scale, module.dora_scale, 0.5)
+        product.merge_dora_(expected, *factors, module.scale, module.dora_scale, 0.5)
+    assert torch.equal(weight.float(), expected.to(torch.float8_e4m3fn).float())
+
+
 def _views(shape):
     """A weight of `shape` inside a larger tensor, in every way that ComfyUI or torch hands one over."""
     rows = random_weight((shape[0] + 6, *shape[1:]))
