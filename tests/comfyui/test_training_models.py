@@ -145,6 +145,23 @@ def test_latents_that_cannot_be_kept_are_said_before_training(small_model, many_
     assert run.training.memory()[1] == 0
 
 
+def test_a_network_that_the_device_cannot_hold_is_said_before_training(
+        comfy, small_model, many_pictures, tmp_path, monkeypatch):
+    from shinymas_loha.loha.training.memory import MemoryLacking
+    from shinymas_loha.loha.training.settings import TrainingSettings
+    from shinymas_loha.nodes.training_run import prepare
+
+    settings = TrainingSettings(network_rank=4, optimizer="AdamW", max_train_steps=2, mixed_precision="fp32")
+    fits = prepare(*small_model, many_pictures, settings, output=tmp_path, cache=tmp_path).training
+    numbers = sum(parameter.numel() for parameter in fits.network.parameters())
+    assert fits.memory()[0] == 12 * numbers
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 12 * numbers - 1)
+    with pytest.raises(MemoryLacking, match="gradients and the optimiser's state take .* MiB at least, and .* MiB is "
+                                            "free. Lower network_rank, or narrow module_set or module_filter."):
+        prepare(*small_model, many_pictures, settings, output=tmp_path / "loras", cache=tmp_path)
+    assert not (tmp_path / "loras").exists()
+
+
 def test_names_and_warm_up_are_judged_before_any_model_is_looked_at(comfy, many_pictures, tmp_path):
     from shinymas_loha.loha.errors import LohaError
     from shinymas_loha.loha.training.settings import TrainingSettings
