@@ -21,6 +21,8 @@ from .models import Models, differentiable
 from .selection import is_text, is_wide, select
 from .settings import TrainingSettings
 
+_TEXT_LAYER = re.compile(r"lora_te_.*_encoder_layers_(\d+)_")
+
 
 class LohaNetwork(nn.Module):
     """Factors by kohya name, in float32 on the models' device.
@@ -34,7 +36,7 @@ class LohaNetwork(nn.Module):
         self._models = models
         self._settings = settings
         self._layers = select(models.layers, settings)
-        _require_computed(self._layers, len(models.text.model.encoder.layers) + 1 - settings.clip_skip, settings)
+        _require_computed(self._layers, models, settings)
         self.factors = nn.ModuleDict()
         for name, layer in self._layers.items():
             wide = is_wide(layer)
@@ -140,12 +142,14 @@ class LohaNetwork(nn.Module):
         return merged_forward(layer, x, factors.flat(self._kept.get(name)), factors.scale)
 
 
-def _require_computed(names: Iterable[str], text_layers: int, settings: TrainingSettings) -> None:
+def _require_computed(names: Iterable[str], models: Models, settings: TrainingSettings) -> None:
     """Modules of skipped text layers stay at zero; a network of nothing else would never learn."""
-    skipped = re.compile(r"lora_te_.*_encoder_layers_(\d+)_")
-    found = [skipped.match(name) for name in names]
-    if all(match and int(match[1]) >= text_layers for match in found):
+    found = [_TEXT_LAYER.match(name) for name in names]
+    if not all(found):
+        return
+    computed = len(models.text.model.encoder.layers) + 1 - settings.clip_skip
+    if all(int(match[1]) >= computed for match in found):
         raise SettingsError(
-            f"clip_skip {settings.clip_skip} computes the first {text_layers} text layers alone, and every module "
+            f"clip_skip {settings.clip_skip} computes the first {computed} text layers alone, and every module "
             f"chosen by module_filter {show(repr(settings.module_filter))} lies behind them: lower clip_skip, or "
             "choose other modules")
