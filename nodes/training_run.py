@@ -127,9 +127,11 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
 def _require_memory(run: Training, device: torch.device) -> None:
     """Raise where the run cannot fit. What is free is asked after the models and factors have their place."""
     step, latents = run.memory()
+    # Swap counts: what lies there is slow, and fits.
+    ram = comfy.model_management.get_free_memory(torch.device("cpu")) + psutil.swap_memory().free
     if device.type in ("cpu", "cuda"):  # elsewhere ComfyUI's number is a guess
-        require("gradients and the optimiser's state", step, comfy.model_management.get_free_memory(device),
+        free = ram if device.type == "cpu" else comfy.model_management.get_free_memory(device)
+        require("gradients and the optimiser's state", step, free,
                 "Lower network_rank, or narrow module_set or module_filter.")
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
-    require("the latents of all pictures (latent_cache memory)", latents, free,
+    require("the latents of all pictures (latent_cache memory)", latents, ram,
             "Set latent_cache to disk or none, or lower the resolution.")
