@@ -178,9 +178,9 @@ def _identity(patch: Any) -> _Same:
 def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> set[str]:
     """Merge what consists of plain LoHa patches in a few launches, from originals kept on the GPU.
 
-    Returns the weights that are done. Left to `_merge_one` are those that grouping would round otherwise than
-    ComfyUI's own load (which rounds a stack of patches once, and float8 at random), and all of them where the
-    originals do not fit into VRAM or a person has turned this off.
+    Returns the weights that are done. Left to `_merge_one` are those that ComfyUI's own load would round
+    otherwise (a stack of patches it rounds once, float8 at random, what is quantised it unpacks), and all of
+    them where the originals do not fit into VRAM or a person has turned this off.
     """
     device = patcher.load_device
     if os.environ.get(KEEP_VARIABLE) == "0":
@@ -191,7 +191,7 @@ def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -
         backup = patcher.backup.get(weight)
         patches = patcher.patches.get(weight, [])
         if (backup is not None and parameter.device == device and parameter.dtype == backup.weight.dtype
-                and parameter.dtype.itemsize > 1
+                and parameter.dtype.itemsize > 1 and type(parameter.data) is Tensor
                 and (len(patches) < 2 or parameter.dtype == merge_dtype(device))
                 and parameter.data_ptr() != backup.weight.data_ptr() and all(map(_is_plain, patches))):
             here[weight] = (parameter, patches)
