@@ -104,7 +104,10 @@ class Training:
         """Bytes that going on takes at least: on the device for a step, and in RAM for a cache of latents."""
         whole_epochs = self.total_steps // self.steps_per_epoch - math.ceil(self.done / self.steps_per_epoch)
         caches = self._data.options.latent_cache == "memory" and whole_epochs > 0
-        return optimiser_bytes(self._optimiser), latent_bytes(self._data) // self._world.size if caches else 0
+        # With module dropout gradients are never there all at once.
+        parameters = [] if self._settings.module_dropout else self.network.computed_parameters()
+        latents = latent_bytes(self._data) // self._world.size if caches else 0
+        return optimiser_bytes(self._optimiser, parameters), latents
 
     def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
         """Train to the end and return the LoHa; files are written as the settings say.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from ..errors import LohaError
@@ -15,15 +18,15 @@ class MemoryLacking(LohaError):
     """The run cannot fit into memory; the text says what is needed, what is free, what to lower."""
 
 
-def optimiser_bytes(optimiser: Optimizer) -> int:
-    """Bytes that the first step adds on the parameters' device: gradients, and the two moments of Adam and AdamW.
+def optimiser_bytes(optimiser: Optimizer, parameters: Iterable[Tensor]) -> int:
+    """Bytes that a step adds on the parameters' device: gradients, and the two moments of Adam and AdamW.
 
     A resumed optimiser has its moments already. Other optimisers' states are not counted, nor activations.
     """
     moments = 2 if isinstance(optimiser, (Adam, AdamW)) else 0
     return sum(
         parameter.numel() * parameter.element_size() * (1 + (moments if parameter not in optimiser.state else 0))
-        for group in optimiser.param_groups for parameter in group["params"]
+        for parameter in parameters
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -36,7 +36,10 @@ class LohaNetwork(nn.Module):
         self._models = models
         self._settings = settings
         self._layers = select(models.layers, settings)
-        _require_computed(self._layers, models, settings)
+        if not any(map(self._is_computed, self._layers)):
+            raise SettingsError(
+                f"clip_skip {settings.clip_skip} leaves out the last text layers, and every module chosen by "
+                f"module_filter {show(repr(settings.module_filter))} lies in them: lower clip_skip, or choose others")
         self.factors = nn.ModuleDict()
         for name, layer in self._layers.items():
             wide = is_wide(layer)
@@ -82,6 +85,13 @@ class LohaNetwork(nn.Module):
         """The text encoder's parameters, or the U-Net's."""
         return [
             parameter for name, factors in self.factors.items() if is_text(name) == text
+            for parameter in factors.parameters()
+        ]
+
+    def computed_parameters(self) -> list[nn.Parameter]:
+        """Those that a step without dropout gives gradients: all but what lies in text layers that are skipped."""
+        return [
+            parameter for name, factors in self.factors.items() if self._is_computed(name)
             for parameter in factors.parameters()
         ]
 
@@ -135,21 +145,13 @@ class LohaNetwork(nn.Module):
         """Copies of all modules on the CPU, under kohya's names."""
         return {name: factors.module(name) for name, factors in self.factors.items()}
 
+    def _is_computed(self, name: str) -> bool:
+        text_layer = _TEXT_LAYER.match(name)
+        return text_layer is None or (
+            int(text_layer[1]) <= len(self._models.text.model.encoder.layers) - self._settings.clip_skip)
+
     def _forward(self, name: str, layer: nn.Module, plain: Callable, x: Tensor) -> Tensor:
         if name in self._dropped:
             return plain(x)
         factors = self.factors[name]
         return merged_forward(layer, x, factors.flat(self._kept.get(name)), factors.scale)
-
-
-def _require_computed(names: Iterable[str], models: Models, settings: TrainingSettings) -> None:
-    """Modules of skipped text layers stay at zero; a network of nothing else would never learn."""
-    found = [_TEXT_LAYER.match(name) for name in names]
-    if not all(found):
-        return
-    computed = len(models.text.model.encoder.layers) + 1 - settings.clip_skip
-    if all(int(match[1]) >= computed for match in found):
-        raise SettingsError(
-            f"clip_skip {settings.clip_skip} computes the first {computed} text layers alone, and every module "
-            f"chosen by module_filter {show(repr(settings.module_filter))} lies behind them: lower clip_skip, or "
-            "choose other modules")

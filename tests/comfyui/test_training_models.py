@@ -154,7 +154,7 @@ def test_a_network_that_the_device_cannot_hold_is_said_before_training(
 
     settings = TrainingSettings(network_rank=4, optimizer="AdamW", max_train_steps=2, mixed_precision="fp32")
     fits = prepare(*small_model, many_pictures, settings, output=tmp_path, cache=tmp_path).training
-    numbers = sum(parameter.numel() for parameter in fits.network.parameters())
+    numbers = sum(parameter.numel() for parameter in fits.network.computed_parameters())
     assert fits.memory()[0] == 12 * numbers
     free = 12 * numbers - 1 - psutil.swap_memory().free
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: free)

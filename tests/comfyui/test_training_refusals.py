@@ -197,7 +197,7 @@ def training(base, checkpoint, node, run_graph):
     ({"vae": "bare"}, "there is no VAE: pictures become latents through it. Connect the checkpoint's, or Load VAE"),
     ({"lr_scheduler": "cosine", "lr_warmup_steps": 31},
      "lr_warmup_steps: 31 steps of warm-up leave nothing of a run of 31: lower it, or train for more epochs"),
-    ({"module_filter": "lora_te_*_layers_11_*"}, "lies behind them: lower clip_skip, or choose other modules"),
+    ({"module_filter": "lora_te_*_layers_11_*"}, "lies in them: lower clip_skip, or choose others"),
     ({"config": 'network_weights = "other.safetensors"'}, "other.safetensors is not in the models/loras folder"),
 ], ids=["clip", "vae", "warm-up", "skipped", "start"])
 def test_train_loha_says_what_lacks_before_it_trains(training, base, inputs, words):

@@ -149,7 +149,7 @@ def test_dropouts_follow_from_seed_and_step(tiny_models, tiny_settings):
 
 def test_modules_that_clip_skip_leaves_out_are_told(tiny_models, tiny_settings):
     """Of the three layers of `tiny_models`, clip skip 2 computes two."""
-    with pytest.raises(SettingsError, match="first 2 text layers alone, .* 'lora_te_.*_2_.*' lies behind them"):
+    with pytest.raises(SettingsError, match="clip_skip 2 leaves out .* 'lora_te_.*_2_.*' lies in them: lower"):
         LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*_layers_2_*"))
     assert LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*_layers_2_*", clip_skip=1)).factors
     assert LohaNetwork(tiny_models, tiny_settings(module_filter="lora_te_*")).factors
