@@ -10,6 +10,8 @@ import comfy.model_management
 import comfy.utils
 
 from ..loha import Loha
+from ..loha.training.curve import thinned
+from ..loha.training.loop import Training
 from ..loha.training.watching import Progress, Watcher
 from .training_samples import Samples
 
@@ -17,35 +19,37 @@ _log = logging.getLogger(__name__)
 
 _EVENT = "shinymas.training"
 _SECONDS = 0.5  # between two messages to the browser
+_POINTS = 500  # of the curve in a message: some 13 KB
 
 
 class Display:
-    """Tells the browser about the run of node `node_id`, and stops the run when somebody cancels."""
+    """Tells the browser about the run `training` of node `node_id`, and stops it when somebody cancels."""
 
-    def __init__(self, node_id: str, total_steps: int, samples: Samples) -> None:
+    def __init__(self, node_id: str, training: Training, samples: Samples) -> None:
         # Not at import: the command line has no server.
         from server import PromptServer
 
         self._server = PromptServer.instance
         self._node_id = node_id
+        self._training = training
         self._samples = samples
-        self._bar = comfy.utils.ProgressBar(total_steps, node_id=node_id)
-        self._points: list[tuple[int, float, float]] = []
+        self._bar = comfy.utils.ProgressBar(training.total_steps, node_id=node_id)
         self._told = 0.0
 
     def watcher(self) -> Watcher:
         return Watcher(on_step=self._on_step, on_epoch=self._on_epoch)
 
     def _on_step(self, progress: Progress) -> None:
-        self._points.append((progress.step, progress.loss, progress.learning_rate))
         now = time.monotonic()
         if now - self._told >= _SECONDS or progress.step == progress.total_steps:
             self._told = now
             self._bar.update_absolute(progress.step, progress.total_steps)
             self._server.send_progress_text(progress_line(progress), self._node_id)
-            message = {"node": self._node_id, "total": progress.total_steps, "points": self._points}
-            self._server.send_sync(_EVENT, message, self._server.client_id)
-            self._points = []
+            # The whole curve, and to every page as the text above: one that was loaded anew, was cut off for a
+            # while or is open in a second tab has all of it with the next message.
+            points = thinned(self._training.losses, _POINTS)
+            self._server.send_sync(
+                _EVENT, {"node": self._node_id, "total": progress.total_steps, "points": points})
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def _on_epoch(self, epoch: int, loha: Callable[[], Loha]) -> None:

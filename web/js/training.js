@@ -1,26 +1,38 @@
-// Draws the loss in Train LoHa while it runs: each step faint, a running mean over it.
+// Draws the loss in Train LoHa while it runs: as it came, faint, and a running mean over it.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 const NODE = "ShinyMasTrainLoha";
 const NAME = "shinymas_loss";
 const [WIDTH, HEIGHT] = [400, 160];
-const MOST = 4000; // points kept: a long run is thinned out, not cut
+const SHARP = 2; // pixels for each unit of WIDTH and HEIGHT: the view is zoomed
 
 function addChart(node) {
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [WIDTH, HEIGHT];
-  Object.assign(canvas.style, { width: "100%", height: "100%", minHeight: "120px", background: "#fff" });
+  [canvas.width, canvas.height] = [WIDTH * SHARP, HEIGHT * SHARP];
+  canvas.getContext("2d").scale(SHARP, SHARP);
+  Object.assign(canvas.style, {
+    width: "100%", height: "100%", minHeight: "120px", objectFit: "contain", background: "#fff",
+  });
   const widget = node.addDOMWidget(NAME, NAME, canvas, { serialize: false, getMinHeight: () => 140 });
   widget.serialize = false;
   node.shinymasLoss = { canvas, points: [], total: 1 };
 }
 
+// "5", or "7:5" where the node lies in subgraph node 7: from the root, whichever graph the person looks at.
+function nodeAt(id) {
+  const path = id.split(":");
+  const last = path.pop();
+  const inside = (graph, part) => graph?.getNodeById(part)?.subgraph;
+  return path.reduce(inside, app.rootGraph ?? app.graph)?.getNodeById(last);
+}
+
 function draw({ canvas, points, total }) {
   const pen = canvas.getContext("2d");
   pen.clearRect(0, 0, WIDTH, HEIGHT);
-  if (!points.length) return;
-  const losses = points.map(([, loss]) => loss).filter(Number.isFinite);
+  const shown = points.filter(([, loss]) => Number.isFinite(loss));
+  if (!shown.length) return;
+  const losses = shown.map(([, loss]) => loss);
   const sorted = [...losses].sort((a, b) => a - b);
   // One wild step must not flatten all the others.
   const [low, high] = [sorted[0], sorted[Math.floor(0.99 * (sorted.length - 1))]];
@@ -31,10 +43,10 @@ function draw({ canvas, points, total }) {
     pen.strokeStyle = colour;
     pen.lineWidth = width;
     pen.beginPath();
-    points.forEach(([step], at) => pen.lineTo(across(step), up(values[at])));
+    shown.forEach(([step], at) => pen.lineTo(across(step), up(values[at])));
     pen.stroke();
   };
-  const window = Math.max(1, Math.min(100, Math.floor(losses.length / 10)));
+  const window = Math.max(1, Math.floor(losses.length / 10));
   let sum = 0;
   const mean = losses.map((loss, at) => {
     sum += loss - (at >= window ? losses[at - window] : 0);
@@ -44,22 +56,16 @@ function draw({ canvas, points, total }) {
   line("#144384", 2, mean);
   pen.fillStyle = "#333";
   pen.font = "11px sans-serif";
-  pen.fillText(`loss ${mean.at(-1).toFixed(4)} · step ${points.at(-1)[0]} of ${total}`, 6, 12);
+  pen.fillText(`loss ${mean.at(-1).toFixed(4)} · step ${shown.at(-1)[0]} of ${total}`, 6, 12);
 }
 
 app.registerExtension({
   name: "shinymas.training",
   setup() {
-    api.addEventListener("shinymas.training", ({ detail }) => {
-      const chart = app.graph.getNodeById(Number(detail.node))?.shinymasLoss;
-      if (!chart) return;
-      const first = detail.points[0][0];
-      // A step that was seen already means that another run began.
-      if (chart.points.length && chart.points.at(-1)[0] >= first) chart.points = [];
-      chart.points.push(...detail.points);
-      chart.total = detail.total;
-      if (chart.points.length > MOST) chart.points = chart.points.filter((_, at) => at % 2 === 0);
-      draw(chart);
+    // Each message holds the whole run, so that a page loaded in the middle of it needs nothing else.
+    api.addEventListener("shinymas.training", ({ detail: { node, points, total } }) => {
+      const chart = nodeAt(node)?.shinymasLoss;
+      if (chart) draw(Object.assign(chart, { points, total }));
     });
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
