@@ -29,17 +29,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """The rows of one comparison; the first is ours, and what the others' ratios refer to."""
+    """The rows of one comparison; the first is what the others' ratios refer to: `against`."""
 
     benchmark: str
     title: str
     rows: Sequence[Row]
     note: str = ""
+    against: str = "ours"
 
 
 def table(case: Case, bandwidth: float) -> str:
     """The case as lines of text."""
-    columns = ["", "median ms", "min – max", "× ours", "temporaries", "of copy bandwidth", "launches"]
+    columns = ["", "median ms", "min – max", f"× {case.against}", "temporaries", "of copy bandwidth", "launches"]
     lines = [columns]
     for row in case.rows:
         timing = row.timing

@@ -14,7 +14,9 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
+import core_training
 import gradient
+import memory
 import merge
 import patch
 import reading
@@ -31,6 +33,8 @@ BENCHMARKS = {
     "patch": patch.cases,
     "gradient": gradient.cases,
     "training": training.cases,
+    "core-training": core_training.cases,
+    "memory": memory.cases,
     "strength": strength.cases,
 }
 _SECONDS = 12.0

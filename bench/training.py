@@ -8,6 +8,7 @@ import torch
 from measure import Contender, interleaved, peak_temporary
 from results import Case, Row
 from session import Session
+from small_models import small_models
 from torch import nn
 
 _CAPTIONS = ["Kazano Hiori, 1girl, smile", "Sakuragi Mano, 1girl, outdoors"]
@@ -37,7 +38,7 @@ def cases(session: Session) -> Iterator[Case]:
 
         return run
 
-    ours, theirs = _models(widths, device), _models(widths, device)
+    ours, theirs = (small_models(widths, 768, device) for _ in range(2))
     network = LohaNetwork(ours, settings)
     peers = _lycoris(network, theirs.layers, device)
     with network.attached():
@@ -61,29 +62,3 @@ def _lycoris(network: nn.Module, layers: Mapping[str, nn.Module], device: torch.
         module.apply_to()
         made.append(module)
     return made
-
-
-def _models(widths: tuple[int, int], device: torch.device):
-    """Seeded models of diffusers' and transformers' classes; the VAE is not part of a step."""
-    from diffusers import UNet2DConditionModel
-    from shinymas_loha.loha.training.models import Models, TextEncoder
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=widths, layers_per_block=1, cross_attention_dim=768,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=8)
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=1000, hidden_size=768, intermediate_size=3072, num_hidden_layers=2, num_attention_heads=12,
-        bos_token_id=998, eos_token_id=999, pad_token_id=999))
-    for model in (unet, text):
-        model.to(device).eval().requires_grad_(False)
-    encoder = getattr(text, "text_model", text)  # transformers 5 has lost that level
-    named = {f"lora_unet_{name.replace('.', '_')}": module for name, module in unet.named_modules()}
-    named |= {f"lora_te_text_model_{name.replace('.', '_')}": module for name, module in encoder.named_modules()}
-    return Models(
-        unet=unet, predict=lambda x, t, states: unet(x, t, states).sample,
-        text=TextEncoder(encoder, 12, lambda caption: [ord(char) % 990 for char in caption], 998, 999),
-        layers={name: layer for name, layer in named.items() if hasattr(layer, "weight")}, encode=None,
-        device=device)
