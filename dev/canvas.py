@@ -61,8 +61,12 @@ class Canvas:
         self.page = page
         page.set_default_timeout(_TIMEOUT_MS)
         page.goto(url)
+        self.wait_until_loaded()
+
+    def wait_until_loaded(self) -> None:
+        """After a load or a reload: until a graph can be dropped."""
         # The default graph is the last thing to load: dropped earlier, a file would be replaced by it.
-        page.wait_for_function("window.app?.graph?.nodes.length && window.app.extensionManager?.setting")
+        self.page.wait_for_function("window.app?.graph?.nodes.length && window.app.extensionManager?.setting")
 
     def drop(self, path: Path) -> None:
         """Drop a graph file on the canvas, as a person does with the mouse, and wait until it is the graph."""
