@@ -70,6 +70,17 @@ class Factors(NamedTuple):
         one = self.uniform()
         return Factors(*(factor.float() for factor in one)) if one.dtype is torch.float64 else one
 
+    def stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Both `*_a` as (2, out, rank) and both `*_b` as (2, rank, in·kernel); a smaller rank ends in zeros."""
+        rank, (rows, columns) = max(self.rank1, self.rank2), self.shape
+        left, right = (
+            torch.zeros(2, *shape, dtype=dtype, device=self.w1_a.device) for shape in ((rows, rank), (rank, columns))
+        )
+        for place, (a, b) in enumerate(((self.w1_a, self.w1_b), (self.w2_a, self.w2_b))):
+            left[place, :, : b.shape[0]] = a
+            right[place, : b.shape[0]] = b
+        return left, right
+
     def to(self, device: torch.device) -> Factors:
         """On `device`, of one dtype: all in one pinned copy where that means a transfer to CUDA."""
         if all(factor.device == device for factor in self):

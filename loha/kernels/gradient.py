@@ -11,8 +11,8 @@ from ..precision import full_precision
 from .choose import MAX_RANK, TRITON_ROUTES, attempt, choose
 from .factors import Factors
 
-# Elements of a block of rows: three such temporaries, 12 MB in float32.
-_BLOCK = 1 << 20
+# Elements of a block of rows: two such temporaries, 4 MB in float32.
+_BLOCK = 1 << 19
 
 
 def gradients(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) -> Factors:
@@ -55,21 +55,23 @@ def gradients(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: flo
 def in_blocks(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) -> Factors:
     """`gradients` in plain torch on any device, a block of rows at a time."""
     dtype = torch.float64 if factors.dtype is torch.float64 else torch.float32
-    a1, b1, a2, b2 = (factor.to(dtype) for factor in factors)
-    grads = Factors(*(torch.zeros_like(factor) for factor in (a1, b1, a2, b2)))
+    left, right = factors.stacked(dtype)
+    other_left, other_right = left.flip(0), right.flip(0)
+    grad_left, grad_right = torch.empty_like(left), torch.zeros_like(right)
     rows, columns = factors.shape
     step = max(1, _BLOCK // max(1, columns))
-    right = None if isinstance(grad, Tensor) else grad[1].to(dtype)
+    operand = None if isinstance(grad, Tensor) else grad[1].to(dtype)
     for start in range(0, rows, step):
         block = slice(start, start + step)
-        g = grad[block].to(dtype) if right is None else grad[0][block].to(dtype) @ right
-        through = torch.mm(a2[block], b2).mul_(g)
-        grads.w1_a[block] = through @ b1.t()
-        grads.w1_b.addmm_(a1[block].t(), through)
-        through = torch.mm(a1[block], b1).mul_(g)
-        grads.w2_a[block] = through @ b2.t()
-        grads.w2_b.addmm_(a2[block].t(), through)
-    return Factors(*(one.mul_(scale) for one in grads))
+        g = grad[block].to(dtype) if operand is None else grad[0][block].to(dtype) @ operand
+        # G∘P2, which is for the first product's factors, and G∘P1: both sides of a sum in one call each.
+        through = torch.bmm(other_left[:, block], other_right).mul_(g)
+        torch.bmm(through, right.mT, out=grad_left[:, block])
+        grad_right.baddbmm_(left[:, block].mT, through)
+    grads = []
+    for place, rank in enumerate((factors.rank1, factors.rank2)):
+        grads += [grad_left[place, :, :rank] * scale, grad_right[place, :rank] * scale]
+    return Factors(*grads)
 
 
 def _with_triton(

@@ -17,8 +17,8 @@ _FEW = 32
 def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Flat, scale: float) -> Tensor:
     """`layer(x)` with the weight `W + scale · (a1·b1) ∘ (a2·b2)`, in autocast's dtype if it is on, else x's.
 
-    No tensor of the weight's size is kept for backward: W + ΔW is computed there again. The weight
-    and bias are only read and get no gradient.
+    On a GPU no tensor of the weight's size is kept for backward: W + ΔW is computed there again. A CPU,
+    which has more memory and takes longer, keeps it. The weight and bias are only read and get no gradient.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -33,6 +33,7 @@ class _Merged(torch.autograd.Function):
         # Held aside, not saved: it is shared with the loaded model and autograd need not watch it.
         ctx.layer, ctx.scale = layer, scale
         weight = _merged(layer, x, (a1, b1, a2, b2), scale)
+        ctx.kept = weight if x.device.type == "cpu" and ctx.needs_input_grad[0] else None
         bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, bias)
@@ -45,7 +46,7 @@ class _Merged(torch.autograd.Function):
         layer, scale = ctx.layer, ctx.scale
         wants_x, wants_factors = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5])
         with torch.autocast(x.device.type, enabled=False):
-            weight = _merged(layer, x, factors, scale) if wants_x else None
+            weight = ctx.kept if ctx.kept is not None or not wants_x else _merged(layer, x, factors, scale)
             if isinstance(layer, nn.Linear):
                 rows = grad.reshape(-1, grad.shape[-1])
                 grad_x = (rows @ weight).view(x.shape) if wants_x else None

@@ -12,6 +12,8 @@ from .noise import LATENT_SCALE, Draw, NoiseSchedule
 from .settings import TrainingSettings
 from .text import encode
 
+# Captions whose states are kept where the text encoder is not trained: at most 700 MB, with 225 tokens each.
+_KEPT_STATES = 1024
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -29,6 +31,7 @@ class Step:
         self._settings = settings
         self._precision = precision
         self._schedule = NoiseSchedule(models.device)
+        self._kept_states: dict[str, Tensor] = {}
         self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
     def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
@@ -42,16 +45,34 @@ class Step:
         latents = latents.float() * LATENT_SCALE
         noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
         with self._autocast():
-            # Without a text encoder to train its states are constants.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
-                states = encode(
-                    self._models.text, captions, settings.max_token_length, settings.clip_skip, latents.device)
+            states = self._encode(captions) if settings.train_text_encoder else torch.cat(
+                [self._constant_states(caption).to(latents.device) for caption in captions])
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
         losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))
         if settings.min_snr_gamma:
             losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
         return losses
+
+    def _encode(self, captions: list[str]) -> Tensor:
+        settings = self._settings
+        return encode(
+            self._models.text, captions, settings.max_token_length, settings.clip_skip, self._models.device)
+
+    @torch.no_grad()
+    def _constant_states(self, caption: str) -> Tensor:
+        """States of a text encoder that is not trained, kept in RAM.
+
+        Encoded alone: their bits must not depend on the rest of the batch, or a resumed run, which keeps
+        none yet, would differ.
+        """
+        states = self._kept_states.pop(caption, None)
+        if states is None:
+            states = self._encode([caption]).cpu()
+            if len(self._kept_states) == _KEPT_STATES:
+                self._kept_states.pop(next(iter(self._kept_states)))
+        self._kept_states[caption] = states  # the newest last
+        return states
 
     def _autocast(self) -> AbstractContextManager:
         dtype = _AUTOCAST.get(self._precision)
