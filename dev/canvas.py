@@ -22,7 +22,9 @@ _RUN_TIMEOUT_MS = 400_000  # a run: some 20 s on a free machine, minutes beside 
 # What greets a new user would cover the canvas.
 _SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
 
+# What was there is marked: the graph that replaces it may have the same id.
 _DROP = """text => {
+    for (const node of app.graph.nodes) node.wasThere = true;
     const data = new DataTransfer();
     data.items.add(new File([text], "graph.json", { type: "application/json" }));
     document.getElementById("graph-canvas").dispatchEvent(
@@ -72,7 +74,9 @@ class Canvas:
         """Drop a graph file on the canvas, as a person does with the mouse, and wait until it is the graph."""
         text = path.read_text(encoding="utf-8")
         self.page.evaluate(_DROP, text)
-        self.page.wait_for_function("id => app.graph.id === id", arg=json.loads(text)["id"])
+        self.page.wait_for_function(
+            "id => app.graph.id === id && app.graph.nodes.length && !app.graph.nodes.some((node) => node.wasThere)",
+            arg=json.loads(text)["id"])
 
     def graph(self) -> dict[str, Any]:
         """The graph as the page would save it."""
