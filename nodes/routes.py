@@ -16,7 +16,10 @@ from .residency import KEEP_VARIABLE, is_resident
 
 
 def route_lines(binding: Binding, model: ModelPatcher) -> list[str]:
-    """How many modules of the U-Net and the text encoder go which way, and what a changed strength costs."""
+    """How many modules of the U-Net and the text encoder go which way, and what a changed strength costs.
+
+    `model` carries the patches already.
+    """
     device = model.load_device
     weight = torch.empty((8, 8), dtype=merge_dtype(device), device=device)
     routes = Counter(_route(bound.module, weight, grouped=False) for bound in binding.modules.values())
@@ -28,6 +31,9 @@ def route_lines(binding: Binding, model: ModelPatcher) -> list[str]:
         return [*lines, f"route of a changed strength: as above, originals sent anew ({KEEP_VARIABLE} is 0)"]
     if unet[0].target.dtype.itemsize == 1:
         return [*lines, "route of a changed strength: as above, originals sent anew (float8 is rounded by ComfyUI)"]
+    if unet[0].target.dtype != weight.dtype and any(
+            len(model.patches.get(bound.target.weight, ())) > 1 for bound in unet):
+        return [*lines, "route of a changed strength: as above, originals sent anew (over other patches)"]
     size = sum(bound.target.nbytes for bound in unet) / 2**20
     first = _route(unet[0].module, weight, grouped=True)
     return [*lines, f"route of a changed strength: {first}; keeps {size:.0f} MB of originals in VRAM, "

@@ -69,7 +69,7 @@ class LohaTrainingData(io.ComfyNode):
     def validate_inputs(cls, **values) -> bool:
         from .training_widgets import data_options, refuse_early
 
-        refuse_early(data_options, "dataset", values, _names(cls))
+        refuse_early(data_options, "dataset", values, _names(cls), DataOptions, CaptionOptions)
         return True
 
     @classmethod
@@ -131,7 +131,7 @@ class LohaTrainingSettings(io.ComfyNode):
     def validate_inputs(cls, **values) -> bool:
         from .training_widgets import refuse_early, training_settings
 
-        refuse_early(training_settings, "config", values, _names(cls))
+        refuse_early(training_settings, "config", values, _names(cls), TrainingSettings)
         return True
 
     @classmethod

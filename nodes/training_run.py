@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,8 +129,10 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
 def _require_memory(run: Training, device: torch.device) -> None:
     """Raise where the run cannot fit. What is free is asked after the models and factors have their place."""
     step, latents = run.memory()
-    # Swap counts: what lies there is slow, and fits.
-    ram = comfy.model_management.get_free_memory(torch.device("cpu")) + psutil.swap_memory().free
+    ram = math.inf  # Windows and macOS make more swap when they need it: nobody knows how much
+    if sys.platform.startswith("linux"):
+        # Swap counts: what lies there is slow, and fits.
+        ram = comfy.model_management.get_free_memory(torch.device("cpu")) + psutil.swap_memory().free
     if device.type in ("cpu", "cuda"):  # elsewhere ComfyUI's number is a guess
         free = ram if device.type == "cpu" else comfy.model_management.get_free_memory(device)
         require("gradients and the optimiser's state", step, free,

@@ -14,7 +14,7 @@ from ..loha.training.optimisers import check_optimiser
 from ..loha.training.settings import TrainingSettings
 from ..loha.training.settings_data import CaptionOptions, DataOptions, FolderOptions
 from ..loha.training.settings_dataset import read_dataset
-from ..loha.training.settings_fields import describe
+from ..loha.training.settings_fields import coerced, describe
 from ..loha.training.settings_toml import read_settings
 from ..loha.training.toml_files import is_path
 
@@ -51,7 +51,8 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     return dataclasses.replace(found.settings, base_model="", vae=""), notes
 
 
-def refuse_early(read: Callable[[dict], object], source: str, values: dict, inputs: Iterable[str]) -> None:
+def refuse_early(read: Callable[[dict], object], source: str, values: dict, inputs: Iterable[str],
+                 *kinds: type) -> None:
     """Raise at queue time what `read` would raise in the run.
 
     Args:
@@ -59,13 +60,20 @@ def refuse_early(read: Callable[[dict], object], source: str, values: dict, inpu
         source: the widget whose TOML, if it has one, stands for all others.
         values: None, or missing, where a widget is connected: what it will say is not known yet.
         inputs: the node's inputs.
+        kinds: the dataclasses that the widgets are fields of. Where one is connected the others are
+            still held against their ranges and choices, as ComfyUI would if this were not done here.
 
     Raises:
         LohaError: what `read` raises. Raised, not returned: ComfyUI would repeat a returned text for each widget.
     """
-    is_toml = bool((values.get(source) or "").strip())
-    if values.get(source) is not None and (is_toml or all(values.get(name) is not None for name in inputs)):
+    toml = values.get(source)
+    if toml is None:
+        return
+    if toml.strip() or all(values.get(name) is not None for name in inputs):
         read(values)
+        return
+    for kind in kinds:
+        coerced(kind, _known(kind, values))
 
 
 def _known(kind: type, values: dict) -> dict:

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 _log = logging.getLogger(__name__)
 
 # Every factor starts on this boundary: whole cache lines, and more than vector loads ask for.
 _ALIGNMENT = 128
+# The tensors of every `PackedFactors`: what lies around a tensor cannot be told from the tensor.
+_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _KEPT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -121,6 +124,8 @@ class PackedFactors(Sequence[Factors]):
         self.nbytes = size
         views = iter(_views(self._buffer, uniform, places))
         self._modules = [Factors(next(views), next(views), next(views), next(views)) for _ in uniform]
+        for factor in _flat(self._modules):
+            _packed[factor] = None
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -130,12 +135,9 @@ class PackedFactors(Sequence[Factors]):
 
 
 def is_packed(module: Factors, device: torch.device) -> bool:
-    """Whether a module lies on `device` as `PackedFactors` lays it out, padding included."""
-    storages = {factor.untyped_storage().data_ptr() for factor in module}
-    return len(storages) == 1 and len({factor.dtype for factor in module}) == 1 and all(
-        factor.device == device and factor.stride() == (columns, 1) and factor.data_ptr() % _ALIGNMENT == 0
-        for factor, (_, columns) in _with_padding([module])
-    )
+    """Whether a module's factors are those that a `PackedFactors` made on `device`, and no views of them."""
+    return len({factor.dtype for factor in module}) == 1 and all(
+        factor.device == device and factor in _packed for factor in module)
 
 
 def padded_rank(rank: int) -> int:

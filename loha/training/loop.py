@@ -55,7 +55,8 @@ class Training:
         self.folder = folder
         self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
         self.network = LohaNetwork(models, settings)
-        self._step = Step(models, settings, precision)
+        repeat = not any(folder.options.captions.varies for folder in data.index.folders)
+        self._step = Step(models, settings, precision, captions_repeat=repeat)
 
         self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
         groups = [

@@ -35,12 +35,12 @@ def latent_bytes(data: TrainingData) -> int:
     return int(_LATENT_BYTES * sum(width * height for width, height in data.index.buckets.astype("int64").tolist()))
 
 
-def require(what: str, needed: int, free: int, advice: str) -> None:
+def require(what: str, needed: int, free: float, advice: str) -> None:
     """Raise `MemoryLacking` where `needed` bytes are more than are free."""
     if needed > free:
         raise MemoryLacking(f"not enough memory: {what} take {_shown(needed)} at least, and {_shown(free)} is free. "
                             f"{advice}")
 
 
-def _shown(number: int) -> str:
+def _shown(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"

@@ -154,4 +154,6 @@ class LohaNetwork(nn.Module):
         if name in self._dropped:
             return plain(x)
         factors = self.factors[name]
-        return merged_forward(layer, x, factors.flat(self._kept.get(name)), factors.scale)
+        with torch.autocast(x.device.type, enabled=False):  # a Tucker core is multiplied in full precision
+            flat = factors.flat(self._kept.get(name))
+        return merged_forward(layer, x, flat, factors.scale, frugal=self._settings.gradient_checkpointing)

@@ -83,11 +83,14 @@ def check_optimiser(name: str, arguments: str = "") -> None:
         return
     parse_arguments(arguments)
     package, _, attribute = path.rpartition(".")
+    is_there = importlib.util.find_spec("bitsandbytes") is not None
     if attribute.lower() in _INSTEAD:
+        if not (torch.cuda.is_available() and is_there):  # what will run instead must take the arguments
+            check_optimiser(_INSTEAD[attribute.lower()], arguments)
         return
     if not torch.cuda.is_available():
         raise _missing(attribute, package, "bitsandbytes works on CUDA alone, and there is none here")
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not is_there:
         raise _missing(attribute, package, "bitsandbytes is not installed")
 
 

@@ -28,6 +28,11 @@ class CaptionOptions:
         if self.extension and not self.extension.startswith("."):
             raise SettingsError(f"extension: {show(repr(self.extension))} does not begin with a dot: write .txt")
 
+    @property
+    def varies(self) -> bool:
+        """Whether a picture's caption takes many forms; left out altogether, it is one more."""
+        return self.shuffle or self.tag_dropout > 0
+
 
 @dataclass(frozen=True)
 class FolderOptions:

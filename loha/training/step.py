@@ -22,12 +22,17 @@ class Step:
 
     Args:
         precision: fp16 and bf16 run under autocast, fp32 without.
+        captions_repeat: whether a picture's caption is the same each time, so that the states of a text
+            encoder that is not trained are worth keeping.
 
     `is_v` says whether the U-Net is trained to predict v instead of the noise.
     """
 
-    def __init__(self, models: Models, settings: TrainingSettings, precision: str) -> None:
+    def __init__(
+        self, models: Models, settings: TrainingSettings, precision: str, *, captions_repeat: bool = True
+    ) -> None:
         self._models = models
+        self._keeps_states = captions_repeat and not settings.train_text_encoder
         self._settings = settings
         self._precision = precision
         self._schedule = NoiseSchedule(models.device)
@@ -45,8 +50,11 @@ class Step:
         latents = latents.float() * LATENT_SCALE
         noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
         with self._autocast():
-            states = self._encode(captions) if settings.train_text_encoder else torch.cat(
-                [self._constant_states(caption).to(latents.device) for caption in captions])
+            if self._keeps_states:
+                states = torch.cat([self._constant_states(caption).to(latents.device) for caption in captions])
+            else:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
+                    states = self._encode(captions)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
         losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))

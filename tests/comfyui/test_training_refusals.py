@@ -99,6 +99,14 @@ def test_what_is_connected_is_not_judged_when_queued(read_through, node):
         read_through(SETTINGS, schedule, lr_scheduler="page", lr_warmup_steps=["schedule", 0])
 
 
+@pytest.mark.parametrize(("wrong", "words"), [({"network_rank": 0}, "network_rank: 0 is outside 1 to 128"),
+                                              ({"mixed_precision": "fp9"}, "mixed_precision: 'fp9' is not one of")])
+def test_beside_what_is_connected_the_rest_is_judged_when_queued(read_through, node, wrong, words):
+    with pytest.raises(PromptFailed, match="refused the prompt") as refused:
+        read_through(SETTINGS, {"number": node("PrimitiveInt", value=3)}, seed=["number", 0], **wrong)
+    assert words in str(refused.value)
+
+
 def test_a_missing_input_is_still_said_by_comfyui(node, run_graph):
     settings = node(SETTINGS)
     del settings["inputs"]["network_rank"]

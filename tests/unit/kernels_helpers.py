@@ -57,6 +57,13 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return float((found.double().cpu() - truth).norm() / truth.norm().clamp_min(1e-30))
 
 
+def assert_close_by_norm(found: Tensor, truth: Tensor, allowed: float) -> None:
+    """‖found − truth‖ within `allowed` of ‖truth‖, or each number as close as float16's smallest ones lie."""
+    closest = 2**-24 if found.dtype is torch.float16 else 0.0
+    apart = float((found.double().cpu() - truth).abs().max())
+    assert relative_error(found, truth) <= allowed or apart <= closest
+
+
 def assert_merged(found: Tensor, truth: Tensor) -> None:
     """float32: within 1e-5 of the float64 truth, by norm. Halves: each number within one unit in the last
     place of the truth correctly rounded, or closer to the truth than that where terms cancel."""

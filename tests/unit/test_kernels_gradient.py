@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shinymas_loha.loha.kernels import Factors, gradients
 from shinymas_loha.tests.unit.kernels_helpers import (
     WEIGHT_DTYPES,
+    assert_close_by_norm,
     extents,
     random_factors,
     ranks,
@@ -23,6 +24,7 @@ def autograd64(grad, factors, scale):
     return torch.autograd.grad((scale * (a1 @ b1) * (a2 @ b2) * grad.double().cpu()).sum(), leaves)
 
 
+@example(seed=1, out=1, columns=1, rank1=1, rank2=1, scale=0.0625, inner=0, factor=torch.float16, flipped=False)
 @settings(deadline=None, max_examples=60)
 @given(seed=seeds, out=extents, columns=extents, rank1=ranks, rank2=ranks, scale=scales, inner=st.integers(0, 9),
        factor=st.sampled_from(WEIGHT_DTYPES), flipped=st.booleans())
@@ -39,7 +41,7 @@ def test_gradients(seed, out, columns, rank1, rank2, scale, inner, factor, flipp
     allowed = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}[factor]
     for one, truth, given_ in zip(found, autograd64(whole, factors, scale), factors, strict=True):
         assert one.dtype is given_.dtype and one.shape == given_.shape
-        assert relative_error(one, truth) <= allowed
+        assert_close_by_norm(one, truth, allowed)
 
 
 def test_several_blocks_of_rows_add_up():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shinymas_loha.loha.kernels import Group, PackedFactors, merge, merge_
-from shinymas_loha.loha.kernels.factors import staging
+from shinymas_loha.loha.kernels import Factors, Group, PackedFactors, merge, merge_
+from shinymas_loha.loha.kernels.factors import is_packed, staging
 from shinymas_loha.tests.unit.kernels_helpers import (
     LAYOUTS,
     WEIGHT_DTYPES,
@@ -171,6 +171,14 @@ def test_packed_factors_are_the_same_numbers_on_aligned_rows():
         assert all(factor.stride(0) * factor.element_size() % 16 == 0 for factor in kept)
     assert packed[3].dtype is torch.float16
     assert packed.nbytes == packed[0].w1_a.untyped_storage().nbytes()
+
+
+def test_views_of_packed_factors_are_packed_anew():
+    """Their rank's padding is other factors' numbers, which a kernel must not read as zeros."""
+    (packed,) = PackedFactors([random_factors(0, 40, 70, 16, 16, torch.float16)], torch.device("cpu"))
+    assert is_packed(packed, torch.device("cpu"))
+    fewer = Factors(packed.w1_a[:, :8], packed.w1_b[:8], packed.w2_a[:, :8], packed.w2_b[:8])
+    assert not is_packed(fewer, torch.device("cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here memory can be pinned")

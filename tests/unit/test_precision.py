@@ -61,6 +61,18 @@ def test_products(job, lowered, monkeypatch):
     assert _precision() == lowered, "the program's own setting is put back"
 
 
+def test_blocks_of_two_threads_leave_no_trace(lowered):
+    """A enters, B enters, A leaves: B is still inside; B leaves: all is as it was."""
+    a, b = full_precision(), full_precision()
+    a.__enter__()
+    full = _precision()
+    b.__enter__()
+    a.__exit__(None, None, None)
+    assert _precision() == full
+    b.__exit__(None, None, None)
+    assert _precision() == lowered
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch is older than 2.9")
 def test_a_setting_by_its_newer_name_is_no_hindrance():
     matmul = torch.backends.cuda.matmul

@@ -86,6 +86,9 @@ def test_a_missing_package_is_told_by_the_check_already(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what lacks on a machine without CUDA")
 def test_bitsandbytes_without_cuda_is_told_where_nothing_stands_in():
     check_optimiser("AdamW8bit", "weight_decay=0.1")
+    if not torch.cuda.is_available():  # AdamW runs instead
+        with pytest.raises(SettingsError, match="optimizer adamw does not take 'nonsense=1'"):
+            check_optimiser("AdamW8bit", "nonsense=1")
     with pytest.raises(SettingsError, match="Lion8bit: bitsandbytes works on CUDA alone, and there is none here"):
         check_optimiser("Lion8bit")
 
