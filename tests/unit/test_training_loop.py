@@ -124,6 +124,9 @@ def test_a_changed_setting_changes_the_digest(training):
     assert training(seed=1).digest() != one.digest()
     assert not training(seed=1).resume(one.state())
     assert training(keep_last=3, max_train_epochs=9).digest() == one.digest()
+    # What a machine makes of the settings: a state of one precision or optimiser is not another's.
+    assert not training(precision="bf16").resume(one.state())
+    assert not training(optimizer="SGD").resume(one.state())
     assert training(lr_scheduler="cosine").digest() != training(lr_scheduler="cosine", max_train_epochs=9).digest()
 
 
