@@ -89,9 +89,9 @@ def check_optimiser(name: str, arguments: str = "") -> None:
             check_optimiser(_INSTEAD[attribute.lower()], arguments)
         return
     if not torch.cuda.is_available():
-        raise _missing(attribute, package, "bitsandbytes works on CUDA alone, and there is none here")
+        raise _unusable(attribute, "bitsandbytes works on CUDA alone, and there is none here")
     if not is_there:
-        raise _missing(attribute, package, "bitsandbytes is not installed")
+        raise _unusable(attribute, "bitsandbytes is not installed", package)
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -130,8 +130,9 @@ def _kind(name: str, groups: list[dict[str, Any]]) -> tuple[Any, str]:
         return getattr(torch.optim, _IN_TORCH[name.lower().removeprefix("torch.optim.")]), ""
     package, _, attribute = path.rpartition(".")
     instead = _INSTEAD.get(attribute.lower())
+    lacking = package  # what installing would mend
     if package == _CUDA_ONLY and not _on_cuda(groups):
-        reason = "bitsandbytes works on CUDA alone"
+        reason, lacking = "bitsandbytes works on CUDA alone", ""
     else:
         try:
             return getattr(importlib.import_module(package), attribute), ""
@@ -139,12 +140,14 @@ def _kind(name: str, groups: list[dict[str, Any]]) -> tuple[Any, str]:
         except (ImportError, AttributeError, RuntimeError, OSError) as error:
             reason = f"{package.split('.')[0]} cannot be imported ({show(error, 120)})"
     if instead is None:
-        raise _missing(attribute, package, reason)
+        raise _unusable(attribute, reason, lacking)
     return getattr(torch.optim, _IN_TORCH[instead]), f"{attribute} → {_IN_TORCH[instead]}: {reason}"
 
 
-def _missing(attribute: str, package: str, reason: str) -> SettingsError:
-    distribution = package.split(".")[0].replace("_", "-")
+def _unusable(attribute: str, reason: str, lacking: str = "") -> SettingsError:
+    if not lacking:
+        return SettingsError(f"optimizer {attribute}: {reason}. Choose AdamW.")
+    distribution = lacking.split(".")[0].replace("_", "-")
     return SettingsError(f"optimizer {attribute}: {reason}. Install it into ComfyUI's Python (pip install "
                          f"{distribution}), or choose AdamW.")
 

@@ -47,6 +47,21 @@ def object_info(server: ComfyUIServer) -> dict[str, Any]:
     return server.get("/object_info")
 
 
+@pytest.fixture
+def node(object_info: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """A node of an API prompt: inputs by keyword, the others as they are by default."""
+
+    def make(kind: str, **inputs: Any) -> dict[str, Any]:
+        required = object_info[kind]["input"]["required"]
+        defaults = {
+            name: spec[1].get("default", spec[0][0] if isinstance(spec[0], list) else None)
+            for name, spec in required.items() if len(spec) > 1 and "default" in spec[1]
+        }
+        return {"class_type": kind, "inputs": defaults | inputs}
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def run_graph(server: ComfyUIServer) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Run an API prompt to its end: node id → outputs. Raises PromptFailed with the node's error."""

@@ -32,16 +32,8 @@ def pictures(base):
 
 
 @pytest.fixture
-def graph(object_info, checkpoint, pictures):
+def graph(node, checkpoint, pictures):
     """The API prompt of a run: settings by keyword, everything else as the nodes have it by default."""
-
-    def node(kind, **inputs):
-        required = object_info[kind]["input"]["required"]
-        defaults = {
-            name: spec[1].get("default", spec[0][0] if isinstance(spec[0], list) else None)
-            for name, spec in required.items() if len(spec) > 1 and "default" in spec[1]
-        }
-        return {"class_type": kind, "inputs": defaults | inputs}
 
     def make(resume=None, data=None, **chosen):
         settings = {

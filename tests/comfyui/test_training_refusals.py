@@ -14,21 +14,6 @@ WARM_UP = {"lr_scheduler": "page", "lr_warmup_steps": 10}
 
 
 @pytest.fixture
-def node(object_info):
-    """A node of an API prompt: inputs by keyword, the others as they are by default."""
-
-    def make(kind, **inputs):
-        required = object_info[kind]["input"]["required"]
-        defaults = {
-            name: spec[1].get("default", spec[0][0] if isinstance(spec[0], list) else None)
-            for name, spec in required.items() if len(spec) > 1 and "default" in spec[1]
-        }
-        return {"class_type": kind, "inputs": defaults | inputs}
-
-    return make
-
-
-@pytest.fixture
 def read_through(node, run_graph):
     """Run LoHa Training Settings or Data alone; returns its info."""
 

@@ -89,7 +89,7 @@ def test_bitsandbytes_without_cuda_is_told_where_nothing_stands_in():
     if not torch.cuda.is_available():  # AdamW runs instead
         with pytest.raises(SettingsError, match="optimizer adamw does not take 'nonsense=1'"):
             check_optimiser("AdamW8bit", "nonsense=1")
-    with pytest.raises(SettingsError, match="Lion8bit: bitsandbytes works on CUDA alone, and there is none here"):
+    with pytest.raises(SettingsError, match="Lion8bit: bitsandbytes works on CUDA alone, and .* here. Choose AdamW"):
         check_optimiser("Lion8bit")
 
 
