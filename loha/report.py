@@ -43,12 +43,18 @@ def binding_lines(binding: Binding) -> list[str]:
     lines = [f"modules: {len(binding.loha)}", f"applied: {binding.applied}", f"skipped: {len(binding.skipped)}",
              f"unknown: {len(binding.unknown)}", *file_lines(binding.loha),
              f"made for: {binding.file_base or 'cannot be told'}", f"model: {binding.model_base or 'cannot be told'}"]
+    return lines + left_off_lines(binding)
+
+
+def left_off_lines(binding: Binding, *, faults: bool = False) -> list[str]:
+    """Every reason for a module left off, with examples; with `faults` what a person asked for is passed over."""
     reasons = defaultdict(list)
     for name, skip in binding.skipped.items():
-        reasons[skip.reason].append(name)
+        if not (faults and skip.asked):
+            reasons[skip.reason].append(name)
     if binding.unknown:
         reasons["no weight of this model has that name"] = list(binding.unknown)
-    return lines + [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
+    return [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
 
 
 def norm_lines(binding: Binding, device: torch.device) -> list[str]:

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyLoha
+from .hook import LohaHookNode
 from .load import LoadLoha
 from .prompt import CharacterPrompt
 from .save import SaveLoha
@@ -12,5 +13,6 @@ from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadLoha, ApplyLoha, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha, SaveLoha,
+            LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
+            SaveLoha,
         ]

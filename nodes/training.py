@@ -187,7 +187,8 @@ class TrainLoha(io.ComfyNode):
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
         from ..loha.training.run.chart import loss_chart
-        from ..patcher.trainer.display import Display, tell
+        from ..patcher.messages import tell
+        from ..patcher.trainer.display import Display
         from ..patcher.trainer.run import memory_advice, prepare
         from ..patcher.trainer.samples import Samples
         from .values import with_known_start

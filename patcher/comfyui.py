@@ -133,6 +133,12 @@ def obstacle_to_rewriting(patcher: ModelPatcher, weights: Iterable[str], key: st
     return ""
 
 
+def hooks_load_a_second_copy() -> bool:
+    """Whether models stream here (Dynamic VRAM), where ComfyUI samples hooked ones with a plain second copy."""
+    made = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+    return made is not ModelPatcher
+
+
 def sampling_memory(patcher: ModelPatcher, noise_shape: tuple[int, ...]) -> float:
     """Bytes that ComfyUI expects a sampling of this noise (batch, channels, …) to take; 0 where it cannot be asked."""
     try:

@@ -53,22 +53,23 @@ def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengt
     return binding
 
 
+def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_text: bool) -> Binding:
+    """Bind to one model alone, the U-Net's or the text encoder's; modules of the other are no fault."""
+    targets = list(_targets(patcher) if is_text else _targets(patcher, "diffusion_model."))
+    other = Skip("for the U-Net" if is_text else "for the text encoder", asked=True)
+    absent = {"unet": other} if is_text else dict.fromkeys(("te1", "te2", "te3"), other)
+    binding = bind(loha, targets, strengths.of, absent=absent)
+    if binding.unknown:
+        names = (comfy.lora.model_lora_keys_clip if is_text else comfy.lora.model_lora_keys_unet)(patcher.model, {})
+        binding = bind(loha, targets, strengths.of, absent=absent, names=_whole_weights(names))
+    return binding
+
+
 def patch(binding: Binding, model: ModelPatcher,
           clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
     """Return clones that carry the patches, the very same objects where nothing applies, and the binding
     less what ComfyUI has no adapter for."""
-    foreign, failed = _foreign_patches(binding)
-    binding = binding.without(failed)
-    unet, encoder = defaultdict(dict), defaultdict(dict)  # strength → weight → patch
-    for name, bound in binding.modules.items():
-        patcher = model if bound.target.is_unet else clip.patcher
-        # A core that streams its weights sends the patches along by itself.
-        device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
-        factors = _factors(binding.loha, device)[name]
-        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
-        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
-    for name, bound in binding.others.items():
-        (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
+    binding, unet, encoder = _patches(binding, model, clip and clip.patcher)
     if unet:
         parent, model = model, model.clone()
         _carry(model, unet, parent, binding.loha)
@@ -76,6 +77,30 @@ def patch(binding: Binding, model: ModelPatcher,
         parent, clip = clip, clip.clone()
         _carry(clip.patcher, encoder, parent.patcher, binding.loha)
     return model, clip, binding
+
+
+def hook_patches(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, dict[float, dict[str, object]]]:
+    """What a hook puts on one model: strength → weight → patch; and the binding less what there is no adapter for."""
+    binding, unet, encoder = _patches(binding, patcher, patcher)
+    return binding, unet or encoder
+
+
+def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None
+             ) -> tuple[Binding, dict[float, dict], dict[float, dict]]:
+    """The binding less what ComfyUI has no adapter for, and strength → weight → patch of both models."""
+    foreign, failed = _foreign_patches(binding)
+    binding = binding.without(failed)
+    unet, encoder = defaultdict(dict), defaultdict(dict)
+    for name, bound in binding.modules.items():
+        patcher = model if bound.target.is_unet else text
+        # A core that streams its weights sends the patches along by itself.
+        device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
+        factors = _factors(binding.loha, device)[name]
+        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
+        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
+    for name, bound in binding.others.items():
+        (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
+    return binding, dict(unet), dict(encoder)
 
 
 def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
@@ -104,6 +129,10 @@ def _core_names(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, st
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    return _whole_weights(names)
+
+
+def _whole_weights(names: dict[str, object]) -> dict[str, str]:
     return {name: weight for name, weight in names.items() if isinstance(weight, str)}
 
 

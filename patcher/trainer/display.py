@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -14,8 +13,6 @@ from ...loha.training.run.chart import thinned
 from ...loha.training.run.loop import Training
 from ...loha.training.run.progress import Progress, Watcher
 from .samples import Samples
-
-_log = logging.getLogger(__name__)
 
 _EVENT = "shinymas.training"
 _SECONDS = 0.5  # between two messages to the browser
@@ -56,14 +53,6 @@ class Display:
         for picture in self._samples.after(epoch, loha):
             step = self._samples.steps_done
             self._bar.update_absolute(step, preview=("JPEG", picture, 512))
-
-
-def tell(node_id: str, text: str) -> None:
-    """Say something under a node and in the log, where an exception's own text is not ours to change."""
-    from server import PromptServer
-
-    _log.error("%s", text)
-    PromptServer.instance.send_progress_text(text, node_id)
 
 
 def progress_line(progress: Progress) -> str:
