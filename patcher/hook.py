@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..loha import Loha, report
 from ..loha.binding import Binding
-from .patching import Strengths, bind_part, hook_patches
+from .patching import Strengths, bind_part, patches_for_hook
 
 
 class LohaHook(WeightHook):
@@ -44,7 +44,7 @@ class LohaHook(WeightHook):
             return False
         is_text = target_dict.get("target") == EnumWeightTarget.Clip
         binding = bind_part(self.loha, model, self.strengths, is_text=is_text)
-        binding, patches = hook_patches(binding, model)
+        binding, patches = patches_for_hook(binding, model)
         if self.strengths.clip if is_text else self.strengths.model:
             binding.demand(strict=False)
         for strength, group in (patches or {1.0: {}}).items():

@@ -79,7 +79,7 @@ def patch(binding: Binding, model: ModelPatcher,
     return model, clip, binding
 
 
-def hook_patches(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, dict[float, dict[str, object]]]:
+def patches_for_hook(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, dict[float, dict[str, object]]]:
     """What a hook puts on one model: strength → weight → patch; and the binding less what there is no adapter for."""
     binding, unet, encoder = _patches(binding, patcher, patcher)
     return binding, unet or encoder

@@ -112,7 +112,7 @@ def test_only_the_upper_floors_know_comfyui():
 
 
 def test_what_comfyui_keeps_inside_is_named_in_one_file():
-    inside = ("current_weight_patches_uuid", "hook_patches", "hook_backup", "cached_hook_patches", "model_lowvram",
+    inside = ("current_weight_patches_uuid", ".hook_patches", "hook_backup", "cached_hook_patches", "model_lowvram",
               "weight_function", "LowVramPatch", "is_dynamic", ".backup", "patch_weight_to_device", "forced_hooks")
     for name, path in MODULES.items():
         if name == "patcher.comfyui":
