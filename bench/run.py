@@ -20,9 +20,11 @@ import memory
 import merge
 import patch
 import reading
+import step
 import strength
 import torch
 import training
+import tune
 from measure import copy_bandwidth
 from results import Case, table, write_json
 from session import ROOT, Session, load_comfyui_and_pack
@@ -36,6 +38,8 @@ BENCHMARKS = {
     "core-training": core_training.cases,
     "memory": memory.cases,
     "strength": strength.cases,
+    "step": step.cases,
+    "tune": tune.cases,
 }
 _SECONDS = 12.0
 
@@ -47,7 +51,7 @@ def main() -> None:
     began = time.perf_counter()
     device = load_comfyui_and_pack()
     bandwidth = copy_bandwidth(device)
-    session = Session(device, 0.0 if options.quick else _SECONDS, options.quick, bandwidth)
+    session = Session(device, 0.0 if options.quick else options.seconds, options.quick, bandwidth)
     machine = _machine(session)
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
 
@@ -57,9 +61,9 @@ def main() -> None:
         for case in BENCHMARKS[name](session):
             print(table(case, bandwidth) + "\n", flush=True)
             cases.append(case)
-    path = Path(__file__).parent / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
-    write_json(path, machine | {"load after": _load()}, cases)
-    print(f"done in {time.perf_counter() - began:.0f} s, figures in {path.relative_to(ROOT)}")
+    path = options.figures or ROOT / "bench" / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
+    write_json(path, machine | {"bytes a second": bandwidth, "load after": _load()}, cases)
+    print(f"done in {time.perf_counter() - began:.0f} s, figures in {path}")
 
 
 def _options() -> argparse.Namespace:
@@ -67,6 +71,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few small weights: shows that it runs, not how fast")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME",
                         help=f"one of {', '.join(BENCHMARKS)}; may be given several times")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="for each comparison, after its warm-up")
+    parser.add_argument("--figures", type=Path, help="where everything measured is written; bench/out/ by default")
     return parser.parse_args()
 
 
