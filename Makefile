@@ -67,7 +67,7 @@ bench: $(RUNTIME) $(TEST_PACKAGES)
 	@$(PYTHON) bench/run.py
 
 gpu-kit: $(VENV)/bin/uv $(RUNTIME)
-	@$(VENV)/bin/python -m dev.gpu_kit --comfyui $(COMFYUI)
+	@$(VENV)/bin/python dev/gpu_kit.py --comfyui $(COMFYUI)
 
 $(VENV)/bin/uv:
 	@echo "== making $(VENV)"

@@ -35,12 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     _enter_comfyui(comfyui.resolve(), given.cpu)
     import torch
     from shinymas_loha.loha import LohaError
-    from shinymas_loha.loha.training import distributed
+    from shinymas_loha.loha.training.run import processes as distributed
 
     if torch.cuda.is_available() and not given.cpu:
         torch.cuda.set_device(distributed.local_device())
     world = distributed.join(on_cpu=given.cpu)
-    from shinymas_loha.nodes.training_run import memory_advice
+    from shinymas_loha.patcher.trainer.run import memory_advice
 
     try:
         with memory_advice(lambda text: print(f"error: {text}", file=sys.stderr)):
@@ -57,11 +57,11 @@ def _train(given: argparse.Namespace, world) -> int:
     import torch
     from shinymas_loha.loha import files
     from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.loha.training.checkpoint import check_output_name
     from shinymas_loha.loha.training.data import TrainingData, describe_data, index_pictures
-    from shinymas_loha.loha.training.settings_toml import read_settings
-    from shinymas_loha.loha.training.watching import Stopped, Watcher
-    from shinymas_loha.nodes.training_run import prepare
+    from shinymas_loha.loha.training.kohya.training_file import read_settings
+    from shinymas_loha.loha.training.run.folder import check_output_name
+    from shinymas_loha.loha.training.run.progress import Stopped, Watcher
+    from shinymas_loha.patcher.trainer.run import prepare
     from tqdm import tqdm
 
     found = read_settings(str(given.config))
@@ -160,7 +160,7 @@ def _load_pack() -> ModuleType:
 def _data_options(given: argparse.Namespace, found):
     """The pictures' options: a dataset TOML's, or the training TOML's with the folder given."""
     from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.loha.training.settings_dataset import data_options, read_dataset
+    from shinymas_loha.loha.training.kohya.dataset_file import data_options, read_dataset
 
     if given.dataset:
         return read_dataset(str(given.dataset)).options

@@ -14,20 +14,11 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-import core_training
-import gradient
-import memory
-import merge
-import patch
-import reading
-import step
-import strength
 import torch
-import training
-import tune
-from measure import copy_bandwidth
-from results import Case, table, write_json
-from session import ROOT, Session, load_comfyui_and_pack
+from suite import core_training, gradient, memory, merge, patch, reading, step, strength, training, tune
+from suite.measure import copy_bandwidth
+from suite.results import Case, table, write_json
+from suite.session import ROOT, Session, load_comfyui_and_pack
 
 BENCHMARKS = {
     "read": reading.cases,

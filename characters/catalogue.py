@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from . import document
-from .document import Node
+from . import safe_yaml as document
 from .errors import CastError, UnknownCharacter, shown
+from .safe_yaml import Node
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "character_tags.yaml"
 _HEX = frozenset("0123456789abcdefABCDEF")

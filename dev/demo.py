@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from comfyui_server import ComfyUIServer
-from workspace import CHECKPOINT, COMFYUI, DEMO_BASE, LOHA, PYTHON, ROOT, add_samples
+from kit.comfyui_server import ComfyUIServer
+from kit.workspace import CHECKPOINT, COMFYUI, DEMO_BASE, LOHA, PYTHON, ROOT, add_samples
 
 WORKFLOW = ROOT / "workflows" / "shinymas-v2.1.json"
 

@@ -30,4 +30,4 @@ export PYTHON=$python COMFYUI=$unpacked/comfyui GPU_KIT=$kit GPU_KIT_UNPACKED=$u
 export PYTHONPATH=$unpacked/site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$OUT"
 cd "$tree"
-exec "$python" -m dev.gpu_run "$@"
+exec "$python" dev/gpu_run.py "$@"

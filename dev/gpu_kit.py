@@ -35,8 +35,8 @@ _UNUSED_CODE = ("comfy_kitchen/backends/cuda/_C.abi3.so", "comfy_aimdo/aimdo_roc
 _BITSANDBYTES_KEPT = ("libbitsandbytes_cpu.so", "libbitsandbytes_cuda130.so")
 # Of a ComfyUI: what somebody else keeps in it, and what no server without a front end reads.
 _COMFYUI_LEFT_OUT = {
-    ".git", ".ci", ".github", ".venv", "venv", "__pycache__", "blueprints", "input", "models", "output", "script_examples",
-    "temp", "tests", "tests-unit", "user",
+    ".git", ".ci", ".github", ".venv", "venv", "blueprints", "custom_nodes", "input", "models", "output",
+    "script_examples", "temp", "tests", "tests-unit", "user",
 }
 # Tokenizers of other models than SD 1.5; the largest file of SD 1.5's has 1.06 MB.
 _COMFYUI_LARGEST = 1_200_000
@@ -74,8 +74,8 @@ def check_size(sizes: dict[str, int], limit: int = LIMIT) -> None:
     total = sum(sizes.values())
     if total > limit:
         largest = max(sizes, key=sizes.__getitem__)
-        raise KitError(f"The kit has {total / 1e6:.1f} MB and may have {limit / 1e6:.0f}; its largest part is {largest} "
-                       f"with {sizes[largest] / 1e6:.1f} MB.")
+        raise KitError(f"The kit has {total / 1e6:.1f} MB and may have {limit / 1e6:.1f}: its largest part is "
+                       f"{largest} with {sizes[largest] / 1e6:.1f} MB.")
 
 
 def download(requirements: list[str], folder: Path) -> None:
@@ -109,7 +109,7 @@ def comfyui_files(comfyui: Path) -> Iterator[Path]:
         at_top = Path(folder) == comfyui
         folders[:] = sorted(
             name for name in folders
-            if name != "__pycache__" and not (at_top and (name in _COMFYUI_LEFT_OUT or name == "custom_nodes")))
+            if name != "__pycache__" and not (at_top and name in _COMFYUI_LEFT_OUT))
         for name in sorted(files):
             path = Path(folder, name)
             if path.stat().st_size <= _COMFYUI_LARGEST and path.suffix != ".pyc" and not path.is_symlink():

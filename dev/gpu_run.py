@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.gpu_parts import OUT, PARTS, Step, has_cuda
+from kit.gpu_parts import OUT, PARTS, Step, has_cuda
 
 _PART_SECONDS = 360
 # Of the table that is printed last: what stands above it may be cut off where the output is read.
@@ -107,7 +107,8 @@ def _append_log(log: Path, part: str, step: Step) -> None:
     own = _log_of(part, step)
     if own.exists():
         with log.open("ab") as whole:
-            whole.write(f"\n===== {step.name}: {' '.join(map(str, step.command))}\n".encode() + own.read_bytes()[-2_000_000:])
+            whole.write(f"\n===== {step.name}: {' '.join(step.command)}\n".encode())
+            whole.write(own.read_bytes()[-2_000_000:])
         own.unlink()
 
 
@@ -153,7 +154,7 @@ def _table(found: dict) -> list[str]:
 def _machine(cuda: bool) -> str:
     import torch
 
-    where = f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} GPU" if cuda else "no CUDA: a trial on the CPU"
+    where = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}" if cuda else "no CUDA: a trial on the CPU"
     return f"{where}; Python {sys.version.split()[0]}, torch {torch.__version__}; results in {OUT}"
 
 

@@ -12,10 +12,10 @@ import io
 import tempfile
 from pathlib import Path
 
-from canvas import Canvas, canvas
-from comfyui_server import ComfyUIServer
+from kit.canvas import Canvas, canvas
+from kit.comfyui_server import ComfyUIServer
+from kit.workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, ROOT, add_samples
 from PIL import Image
-from workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, ROOT, add_samples
 
 README_PICTURE = ROOT / "web" / "shinymas-v2.1.jpg"
 _VIEW = (2200, 1150)

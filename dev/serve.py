@@ -6,8 +6,8 @@ import argparse
 import signal
 import sys
 
-from comfyui_server import ComfyUIServer
-from workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples, has_gpu
+from kit.comfyui_server import ComfyUIServer
+from kit.workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples, has_gpu
 
 
 def main() -> None:

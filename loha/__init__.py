@@ -4,6 +4,6 @@ Knows torch and safetensors, never ComfyUI and never the cast of characters.
 """
 
 from .errors import BindError, FileError, LohaError, SettingsError
-from .value import Loha, LohaModule, Source
+from .module import Loha, LohaModule, Source
 
 __all__ = ["BindError", "FileError", "Loha", "LohaError", "LohaModule", "SettingsError", "Source"]

@@ -14,12 +14,12 @@ from math import prod
 import torch
 from torch import Tensor
 
+from . import foreign_kinds as other_kinds
 from . import naming, product
-from . import others as other_kinds
-from .blocks import block_of
+from .block_weights import block_of
 from .errors import BindError, show
+from .module import Loha, LohaModule
 from .naming import Address
-from .value import Loha, LohaModule
 
 _BASES = {768: "SD 1.5", 1024: "SD 2", 1280: "SDXL refiner", 2048: "SDXL"}
 

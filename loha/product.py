@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .module import LohaModule
 from .precision import full_precision
-from .value import LohaModule
 
 # Rows of ΔW are made in blocks of about this many numbers: 4 MiB of float32 a temporary.
 _BLOCK = 1 << 20

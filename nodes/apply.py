@@ -8,13 +8,15 @@ from weakref import WeakKeyDictionary
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..loha import Loha, LohaModule, SettingsError, blocks, product, summary
+from ..loha import Loha, LohaModule, SettingsError, product
+from ..loha import block_weights as blocks
+from ..loha import report as summary
 from ..loha.errors import show
-from .compat import schema
+from ..patcher.comfyui import schema
+from ..patcher.patching import Strengths, bind_to, patch
+from ..patcher.routes import route_lines
 from .load import LohaType
-from .patching import Strengths, bind_to, patch
-from .routes import route_lines
-from .versions import version_lines
+from .model_version import version_lines
 
 _log = logging.getLogger("shinymas-loha")
 # A norm costs as much as a merge and never changes: taken once for each module that is in memory.

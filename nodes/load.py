@@ -8,10 +8,11 @@ from contextlib import suppress
 import folder_paths
 from comfy_api.latest import io
 
-from ..loha import FileError, files, summary
+from ..loha import FileError, files
+from ..loha import report as summary
 from ..loha.errors import show
-from .compat import schema
-from .versions import version_lines
+from ..patcher.comfyui import schema
+from .model_version import version_lines
 
 LohaType = io.Custom("SHINYMAS_LOHA")
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from .. import characters
 from ..characters import DEFAULT_CAST, Cast, CastError, Casts, Character, UnknownCharacter
-from .compat import schema
+from ..patcher.comfyui import schema
 
 _log = logging.getLogger("shinymas-loha")
 VERSIONS = ("v2.1", "v2.0", "v1.0")

@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ..loha import FileError, Loha, files
+from ..patcher.comfyui import schema
 from . import cast_file
-from .compat import schema
 from .load import LohaType
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -17,10 +17,10 @@ from comfy_api.latest import io
 
 from ..loha import Loha
 from ..loha.errors import LohaError
-from ..loha.training.settings import TrainingSettings
-from ..loha.training.settings_data import CaptionOptions, DataOptions
-from ..loha.training.settings_fields import describe
-from .compat import schema
+from ..loha.training.settings.fields import describe
+from ..loha.training.settings.hyper_parameters import TrainingSettings
+from ..loha.training.settings.pictures import CaptionOptions, DataOptions
+from ..patcher.comfyui import schema
 from .load import LohaType
 from .widgets import inputs_of
 
@@ -67,7 +67,7 @@ class LohaTrainingData(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, **values) -> bool:
-        from .training_widgets import data_options, refuse_early
+        from .values import data_options, refuse_early
 
         refuse_early(data_options, "dataset", values, _names(cls), DataOptions, CaptionOptions)
         return True
@@ -76,7 +76,7 @@ class LohaTrainingData(io.ComfyNode):
     def fingerprint_inputs(cls, **values) -> object:
         """Changed pictures or captions are looked through anew."""
         from ..loha.training.data import fingerprint
-        from .training_widgets import data_options
+        from .values import data_options
 
         # What is connected is not known yet: the folder then may be any.
         if values.get("folder") is None or values.get("dataset") is None:
@@ -89,7 +89,7 @@ class LohaTrainingData(io.ComfyNode):
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
         from ..loha.training.data import TrainingData, describe_data, index_pictures
-        from .training_widgets import data_options
+        from .values import data_options
 
         options, notes = data_options(values)
         bar = comfy.utils.ProgressBar(1)
@@ -129,7 +129,7 @@ class LohaTrainingSettings(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, **values) -> bool:
-        from .training_widgets import refuse_early, training_settings
+        from .values import refuse_early, training_settings
 
         refuse_early(training_settings, "config", values, _names(cls), TrainingSettings)
         return True
@@ -137,7 +137,7 @@ class LohaTrainingSettings(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
         """A TOML file that was edited is read anew."""
-        from .training_widgets import training_settings
+        from .values import training_settings
 
         try:
             return repr(training_settings(values))
@@ -146,7 +146,7 @@ class LohaTrainingSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        from .training_widgets import differences, training_settings
+        from .values import differences, training_settings
 
         settings, notes = training_settings(values)
         info = "\n".join([*notes, *differences(settings)])
@@ -186,11 +186,11 @@ class TrainLoha(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
-        from ..loha.training.chart import loss_chart
-        from .training_display import Display, tell
-        from .training_run import memory_advice, prepare
-        from .training_samples import Samples
-        from .training_widgets import with_known_start
+        from ..loha.training.run.chart import loss_chart
+        from ..patcher.trainer.display import Display, tell
+        from ..patcher.trainer.run import memory_advice, prepare
+        from ..patcher.trainer.samples import Samples
+        from .values import with_known_start
 
         began = time.monotonic()
         settings = with_known_start(settings)

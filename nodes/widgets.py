@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..loha.training.settings_fields import Described
+from ..loha.training.settings.fields import Described
 
 # What one click of the arrows changes, and so how many digits are shown.
 _RATE_STEP, _STEP = 1e-6, 0.01

@@ -5,11 +5,11 @@
 back (`names`, `atomic`, `hashes`).
 """
 
-from .grouping import tensor_name
-from .names import resolve_name
+from .file_names import resolve_name
 from .opening import fingerprint
 from .peft import CONFIG as PEFT_CONFIG
 from .read import read
+from .tensor_names import tensor_name
 from .write import save
 
 __all__ = ["PEFT_CONFIG", "fingerprint", "read", "resolve_name", "save", "tensor_name"]

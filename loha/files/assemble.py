@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import FileError, show
-from ..value import Loha, LohaModule
-from . import container, grouping, peft
+from ..module import Loha, LohaModule
+from . import container, peft
+from . import tensor_names as grouping
 from .finite import non_finite
 from .validate import loha_module
 

@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 
 from ..errors import FileError
-from ..value import LohaModule
+from ..module import LohaModule
 from .opening import open_regular
 
 PREFIX = "base_model.model."

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, show
-from ..value import Loha, Source
-from . import container, grouping
+from ..module import Loha, Source
+from . import container
+from . import tensor_names as grouping
 from .assemble import assemble, require_adapter
-from .looks import looks_like
+from .not_safetensors import looks_like
 from .opening import open_regular, reason
 
 _CHUNK = 4 << 20

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, show
-from ..value import CORE_NAMES, FACTOR_NAMES, LohaModule
+from ..module import CORE_NAMES, FACTOR_NAMES, LohaModule
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 _REMEDY = "train or save the file anew, or choose another one"

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, show
-from ..value import Loha, Source
+from ..module import Loha, Source
 from . import container
 from .atomic import write_whole
 from .finite import non_finite
-from .grouping import tensor_name
 from .hashes import kohya_hashes
+from .tensor_names import tensor_name
 
 
 def save(

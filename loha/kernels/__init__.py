@@ -6,11 +6,11 @@ one weight (`merge_` in place), `Group` a whole file over `PackedFactors`. Impor
 nothing and needs no Triton.
 """
 
-from .choose import ROUTE_VARIABLE, ROUTES, Route, choose
-from .factors import Factors, PackedFactors
-from .gradient import gradients
-from .group import Group
-from .merge import merge, merge_
+from .gradient.gradients import gradients
+from .merging.single import merge, merge_
+from .merging.whole_file import Group
+from .packing import Factors, PackedFactors
+from .route import ROUTE_VARIABLE, ROUTES, Route, choose
 
 __all__ = [
     "ROUTES", "ROUTE_VARIABLE", "Factors", "Group", "PackedFactors", "Route", "choose", "gradients", "merge", "merge_",

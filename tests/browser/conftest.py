@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "dev"))
 
-from canvas import canvas  # noqa: E402
-from comfyui_server import ComfyUIServer  # noqa: E402
-from workspace import COMFYUI, PYTHON, TOOLS, add_samples  # noqa: E402
+from kit.canvas import canvas  # noqa: E402
+from kit.comfyui_server import ComfyUIServer  # noqa: E402
+from kit.workspace import COMFYUI, PYTHON, TOOLS, add_samples  # noqa: E402
 
 NEWEST = TOOLS / "frontend-newest" / "comfyui_frontend_package" / "static"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from workspace import CHECKPOINT, LOHA, ROOT
+from kit.workspace import CHECKPOINT, LOHA, ROOT
 
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 # The same graph with what a test machine has, as a person would set it in the nodes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from workspace import CHECKPOINT, ROOT
+from kit.workspace import CHECKPOINT, ROOT
 
 GRAPH = ROOT / "workflows" / "train-shinymas-v2.0.json"
 _CONFIG = """network_dim = 2

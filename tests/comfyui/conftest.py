@@ -11,8 +11,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dev"))
 
-from comfyui_server import ComfyUIServer  # noqa: E402
-from workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, add_samples  # noqa: E402
+from kit.comfyui_server import ComfyUIServer  # noqa: E402
+from kit.workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, add_samples  # noqa: E402
 
 
 @pytest.fixture(scope="session")

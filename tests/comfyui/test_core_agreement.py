@@ -42,7 +42,7 @@ def _patched(patcher):
 
 def _both(comfy, module, weight, strength):
     """`weight` as our patch leaves it, and as core's adapter does with the same factors."""
-    patching = importlib.import_module("shinymas_loha.nodes.patching")
+    patching = importlib.import_module("shinymas_loha.patcher.patching")
     patcher = _patcher(comfy, weight)
     loha = Loha({"diffusion_model.layer": module})
     binding = patching.bind_to(loha, patcher, None, patching.Strengths(strength, 0.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_server import PACK_NAME
+from kit.comfyui_server import PACK_NAME
 
 PACK = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "ja", "zh")

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from shinymas_loha.loha import files
-from shinymas_loha.loha.blocks import BLOCKS
+from shinymas_loha.loha.block_weights import BLOCKS
 
 
 @pytest.fixture
 def pack(comfy):
-    from shinymas_loha.nodes import patching, residency
+    from shinymas_loha.patcher import patching
+    from shinymas_loha.patcher import strength_change as residency
 
     return SimpleNamespace(patching=patching, residency=residency)
 
@@ -159,7 +160,7 @@ def test_core_lora_below_and_above(comfy, small_model, loha, apply, loads):
 ])
 def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply, monkeypatch, error, at, together):
     """Faults injected where a weight is merged: with all others from kept originals, and one by one."""
-    from shinymas_loha.loha.kernels import cpu
+    from shinymas_loha.loha.kernels.merging import cpu
 
     if error == "interrupt":
         error = comfy.model_management.InterruptProcessingException

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from comfyui_server import PromptFailed
+from kit.comfyui_server import PromptFailed
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from comfyui_server import PromptFailed
+from kit.comfyui_server import PromptFailed
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui_server import free_port
+from kit.comfyui_server import free_port
+from kit.workspace import COMFYUI
 from PIL import Image
-from shinymas_loha.loha.training.checkpoint import read_state
-from workspace import COMFYUI
+from shinymas_loha.loha.training.run.folder import read_state
 
 PACK = Path(__file__).resolve().parents[2]
 CONFIG = """

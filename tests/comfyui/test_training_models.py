@@ -10,7 +10,7 @@ import torch
 @pytest.fixture
 def loaded(comfy, small_model):
     """The pack's view of the sample checkpoint; imported late, after ComfyUI is on the path."""
-    from shinymas_loha.nodes.training_models import TrainingModels
+    from shinymas_loha.patcher.trainer.models import TrainingModels
 
     model, clip, vae = small_model
     view = TrainingModels(model, clip, vae, "fp16")
@@ -19,7 +19,7 @@ def loaded(comfy, small_model):
 
 
 def test_text_states_are_cores(loaded):
-    from shinymas_loha.loha.training.text import encode
+    from shinymas_loha.loha.training.objective.text_states import encode
 
     models, _, clip = loaded
     caption = "Kazano Hiori, black hair, mole under mouth"
@@ -31,7 +31,7 @@ def test_text_states_are_cores(loaded):
 
 
 def test_the_prediction_is_the_epsilon_of_core(loaded):
-    from shinymas_loha.loha.training.noise import NoiseSchedule
+    from shinymas_loha.loha.training.objective.noise import NoiseSchedule
 
     models, model, _ = loaded
     generator = torch.Generator().manual_seed(0)
@@ -61,7 +61,7 @@ def test_every_module_of_the_small_model_has_kohyas_name(loaded):
 def test_a_real_vae_gives_its_posterior(comfy):
     """An untrained VAE of SD's own shape: mean and deviation, not the mode alone."""
     from diffusers import AutoencoderKL
-    from shinymas_loha.nodes.training_models import _posterior
+    from shinymas_loha.patcher.trainer.models import _posterior
 
     torch.manual_seed(0)
     reference = AutoencoderKL(
@@ -78,7 +78,7 @@ def test_a_real_vae_gives_its_posterior(comfy):
 
 
 def test_running_out_of_memory_passes_through_with_advice(comfy):
-    from shinymas_loha.nodes.training_run import memory_advice
+    from shinymas_loha.patcher.trainer.run import memory_advice
 
     allocator = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
     for error in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError(), allocator):
@@ -93,7 +93,7 @@ def test_running_out_of_memory_passes_through_with_advice(comfy):
 
 def test_a_checkpoint_without_a_vae_is_said_before_training(comfy, small_model):
     from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.nodes.training_models import TrainingModels
+    from shinymas_loha.patcher.trainer.models import TrainingModels
 
     model, clip, _ = small_model
     empty = comfy.sd.VAE(sd={})  # what ComfyUI makes of such a checkpoint
@@ -104,7 +104,7 @@ def test_a_checkpoint_without_a_vae_is_said_before_training(comfy, small_model):
 def test_models_of_other_kinds_are_said_before_training(comfy, small_model, monkeypatch):
     from comfy.taesd.taesd import TAESD
     from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.nodes.training_models import TrainingModels
+    from shinymas_loha.patcher.trainer.models import TrainingModels
 
     model, clip, vae = small_model
     other = comfy.sd.VAE(sd=TAESD(latent_channels=16).state_dict())
@@ -131,9 +131,9 @@ def many_pictures(tmp_path):
 
 
 def test_latents_that_cannot_be_kept_are_said_before_training(small_model, many_pictures, tmp_path):
-    from shinymas_loha.loha.training.memory import MemoryLacking
-    from shinymas_loha.loha.training.settings import TrainingSettings
-    from shinymas_loha.nodes.training_run import prepare
+    from shinymas_loha.loha.training.run.memory import MemoryLacking
+    from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
+    from shinymas_loha.patcher.trainer.run import prepare
 
     settings = TrainingSettings(network_rank=1, module_filter="*attn2_to_q", mixed_precision="fp32")
     with pytest.raises(MemoryLacking, match=r"the latents of all pictures \(latent_cache memory\) take 512.0 GiB at "
@@ -148,9 +148,9 @@ def test_latents_that_cannot_be_kept_are_said_before_training(small_model, many_
 
 def test_a_network_that_the_device_cannot_hold_is_said_before_training(
         comfy, small_model, many_pictures, tmp_path, monkeypatch):
-    from shinymas_loha.loha.training.memory import MemoryLacking
-    from shinymas_loha.loha.training.settings import TrainingSettings
-    from shinymas_loha.nodes.training_run import prepare
+    from shinymas_loha.loha.training.run.memory import MemoryLacking
+    from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
+    from shinymas_loha.patcher.trainer.run import prepare
 
     settings = TrainingSettings(network_rank=4, optimizer="AdamW", max_train_steps=2, mixed_precision="fp32")
     fits = prepare(*small_model, many_pictures, settings, output=tmp_path, cache=tmp_path).training
@@ -166,8 +166,8 @@ def test_a_network_that_the_device_cannot_hold_is_said_before_training(
 
 def test_names_and_warm_up_are_judged_before_any_model_is_looked_at(comfy, many_pictures, tmp_path):
     from shinymas_loha.loha.errors import LohaError
-    from shinymas_loha.loha.training.settings import TrainingSettings
-    from shinymas_loha.nodes.training_run import prepare
+    from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
+    from shinymas_loha.patcher.trainer.run import prepare
 
     for chosen, words in (({"output_name": "a?"}, "output_name: 'a\\?' cannot be a file name"),
                           ({"lr_scheduler": "linear", "lr_warmup_steps": 9, "max_train_steps": 9}, "run of 9: lower")):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui_server import PromptFailed
+from kit.comfyui_server import PromptFailed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 

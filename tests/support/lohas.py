@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from shinymas_loha.loha.binding import Target
-from shinymas_loha.loha.value import LohaModule
+from shinymas_loha.loha.module import LohaModule
 from torch import Tensor
 
 _TABLE = Path(__file__).resolve().parent.parent / "data" / "sd15-modules.tsv"

@@ -52,7 +52,7 @@ def tiny_models():
 @pytest.fixture
 def tiny_settings():
     """Settings that fit `tiny_models`: float32, rank 2, quick."""
-    from shinymas_loha.loha.training.settings import TrainingSettings
+    from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
     def make(**chosen):
         base = TrainingSettings(

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lohas import Layout, random_module, sd15_rows
-from shinymas_loha.loha import BindError, Loha, LohaModule, blocks
+from shinymas_loha.loha import BindError, Loha, LohaModule
+from shinymas_loha.loha import block_weights as blocks
 from shinymas_loha.loha.binding import Skip, Target, bind
 from torch.utils._python_dispatch import TorchDispatchMode
 

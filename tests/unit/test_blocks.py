@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 from lohas import sd15_rows
-from shinymas_loha.loha import SettingsError, blocks
+from shinymas_loha.loha import SettingsError
+from shinymas_loha.loha import block_weights as blocks
 
 ROWS = sd15_rows()
 

@@ -5,16 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shinymas_loha.characters import (
-    DEFAULT_CAST,
-    EMBEDDED,
-    NEGATIVE,
-    QUALITY,
-    Character,
-    PromptError,
-    build,
-    read,
-)
+from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, NEGATIVE, QUALITY, Character, PromptError, build, read
 from shinymas_loha.characters.tags import split, tag_key
 
 CAST = read(EMBEDDED, DEFAULT_CAST)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shinymas_loha.loha import summary
+from shinymas_loha.loha import report as summary
 from shinymas_loha.loha.binding import bind
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import read, resolve_name, save, tensor_name
-from shinymas_loha.loha.value import Loha
+from shinymas_loha.loha.module import Loha
 from shinymas_loha.tests.unit.files_helpers import described, file_bytes, flat, packed, tucker, without
 
 INF, NAN = float("inf"), float("nan")

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import read, save
-from shinymas_loha.loha.value import Loha, LohaModule
+from shinymas_loha.loha.module import Loha, LohaModule
 from shinymas_loha.tests.unit.files_helpers import file_bytes, flat, tucker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ import runpy, sys
 runpy.run_path(sys.argv[1])
 import torch
 from shinymas_loha.loha.files import save
-from shinymas_loha.loha.value import Loha, LohaModule
+from shinymas_loha.loha.module import Loha, LohaModule
 factors = [torch.ones(shape) for shape in ((500_000, 4), (4, 9)) * 2]
 loha = Loha({"m": LohaModule("m", *factors)})
 print("ready", flush=True)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shinymas_loha.loha.kernels import Factors, Group, PackedFactors, merge, merge_
-from shinymas_loha.loha.kernels.factors import is_packed, staging
+from shinymas_loha.loha.kernels.packing import is_packed, staging
 from shinymas_loha.tests.unit.kernels_helpers import (
     LAYOUTS,
     WEIGHT_DTYPES,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from lohas import sd15_rows
-from shinymas_loha.loha import files, summary
+from shinymas_loha.loha import files
+from shinymas_loha.loha import report as summary
 from shinymas_loha.loha.binding import bind
 
 TESTS = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from peft.tuners.loha import LoHaConfig
 from peft.tuners.loha.layer import Conv2d as PeftConv2d
 from peft.tuners.loha.layer import Linear as PeftLinear
 from shinymas_loha.loha import LohaModule, product
-from shinymas_loha.loha.value import CORE_NAMES, FACTOR_NAMES
+from shinymas_loha.loha.module import CORE_NAMES, FACTOR_NAMES
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 EVERY_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

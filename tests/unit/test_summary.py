@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from lohas import DORA_LAYOUTS, Layout, exact_delta, random_module, sd15_rows
-from shinymas_loha.loha import Loha, Source, product, summary
+from shinymas_loha.loha import Loha, Source, product
+from shinymas_loha.loha import report as summary
 from shinymas_loha.loha.binding import bind
 
 TARGETS = [row.target(torch.float32) for row in sd15_rows()]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from shinymas_loha.loha.training.data import Latents
-from shinymas_loha.loha.training.loop import Training
-from shinymas_loha.loha.training.memory import MemoryLacking, latent_bytes, optimiser_bytes, require
+from shinymas_loha.loha.training.run.loop import Training
+from shinymas_loha.loha.training.run.memory import MemoryLacking, latent_bytes, optimiser_bytes, require
 
 
 def test_latents_are_counted_to_the_byte(tiny_models, tiny_data):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import atomic
-from shinymas_loha.loha.training.checkpoint import STATE_FILE, RunFolder, read_state
-from shinymas_loha.loha.training.state import RunState, pack, unpack
+from shinymas_loha.loha.training.run.folder import STATE_FILE, RunFolder, read_state
+from shinymas_loha.loha.training.run.state import RunState, pack, unpack
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -102,9 +102,9 @@ import conftest
 from dataclasses import replace
 from pathlib import Path
 import torch
-from shinymas_loha.loha.training.checkpoint import RunFolder
+from shinymas_loha.loha.training.run.folder import RunFolder
 from shinymas_loha.loha.training.settings import TrainingSettings
-from shinymas_loha.loha.training.state import RunState
+from shinymas_loha.loha.training.run.state import RunState
 folder = RunFolder(Path(sys.argv[2]), TrainingSettings())
 for step in range(1, 10**6):
     values = {"one": torch.full((2_000_000,), float(step))}

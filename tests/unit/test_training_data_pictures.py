@@ -6,13 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from shinymas_loha.loha.training.data.pictures import (
-    PictureError,
-    check_decodes,
-    fitted,
-    read_header,
-    read_pixels,
-)
+from shinymas_loha.loha.training.data.pictures import PictureError, check_decodes, fitted, read_header, read_pixels
 
 
 def _photo(width: int = 96, height: int = 128) -> Image.Image:

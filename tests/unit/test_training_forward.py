@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 from shinymas_loha.loha import kernels
-from shinymas_loha.loha.training import forward
+from shinymas_loha.loha.training.network import forward
 from shinymas_loha.tests.unit.kernels_helpers import assert_merged, merged64, random_factors
 
 

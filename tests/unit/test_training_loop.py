@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from shinymas_loha.loha import files
-from shinymas_loha.loha.training.checkpoint import STATE_FILE, RunFolder, read_state, state_beside
 from shinymas_loha.loha.training.data import Latents
-from shinymas_loha.loha.training.loop import Training
-from shinymas_loha.loha.training.network import LohaNetwork
-from shinymas_loha.loha.training.watching import Stopped, TrainingError, Watcher
+from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+from shinymas_loha.loha.training.run.folder import STATE_FILE, RunFolder, read_state, state_beside
+from shinymas_loha.loha.training.run.loop import Training
+from shinymas_loha.loha.training.run.progress import Stopped, TrainingError, Watcher
 
 
 class Cancelled(Exception):

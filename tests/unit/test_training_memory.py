@@ -5,8 +5,8 @@ import gc
 import psutil
 import torch
 from shinymas_loha.loha.training.data import Latents
-from shinymas_loha.loha.training.loop import Training
-from shinymas_loha.loha.training.watching import Watcher
+from shinymas_loha.loha.training.run.loop import Training
+from shinymas_loha.loha.training.run.progress import Watcher
 
 EARLY, LATE = 50, 250
 ROOM = 4 * 2**20  # bytes: allocators and lists of numbers, far less than an activation a step

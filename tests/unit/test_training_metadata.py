@@ -5,15 +5,9 @@ import re
 
 import pytest
 from PIL import Image
-from shinymas_loha.loha.training.data import (
-    CaptionOptions,
-    DataOptions,
-    FolderOptions,
-    TrainingData,
-    index_pictures,
-)
-from shinymas_loha.loha.training.metadata import RunFacts, training_metadata
-from shinymas_loha.loha.training.settings import TrainingSettings
+from shinymas_loha.loha.training.data import CaptionOptions, DataOptions, FolderOptions, TrainingData, index_pictures
+from shinymas_loha.loha.training.run.metadata import RunFacts, training_metadata
+from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
 RUN = RunFacts(
     session_id="123", started_at=1_680_000_000.0, finished_at=1_680_003_600.5, epoch=2, steps=20,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from shinymas_loha.loha import product
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.factors import Factors
+from shinymas_loha.loha.module import Loha
 from shinymas_loha.loha.training.models import differentiable
-from shinymas_loha.loha.training.network import LohaNetwork
-from shinymas_loha.loha.training.selection import select
-from shinymas_loha.loha.value import Loha
+from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+from shinymas_loha.loha.training.network.parameters import Factors
+from shinymas_loha.loha.training.network.selection import select
 from torch import nn
 
 

@@ -11,10 +11,10 @@ import torch
 from lohas import sd15_rows
 from safetensors import safe_open
 from shinymas_loha.loha import files
+from shinymas_loha.loha.module import Loha
 from shinymas_loha.loha.training.models import Models, TextEncoder
-from shinymas_loha.loha.training.network import LohaNetwork
-from shinymas_loha.loha.training.settings import TrainingSettings
-from shinymas_loha.loha.value import Loha
+from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 from torch import nn
 
 TESTS = Path(__file__).resolve().parent.parent

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.schedule import build, curve, run_length
-from shinymas_loha.loha.training.settings import TrainingSettings
+from shinymas_loha.loha.training.optimisation.schedules import build, curve, run_length
+from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LinearLR, SequentialLR
 
 NAMES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.optimisers import (
+from shinymas_loha.loha.training.optimisation.optimisers import (
     check_optimiser,
     make_optimiser,
     optimiser_names,

@@ -5,8 +5,8 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 from shinymas_loha.loha.errors import SettingsError
 from shinymas_loha.loha.training.data import CaptionOptions, DataOptions
-from shinymas_loha.loha.training.settings import TrainingSettings
-from shinymas_loha.loha.training.settings_fields import coerced, describe
+from shinymas_loha.loha.training.settings.fields import coerced, describe
+from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
 
 def test_the_defaults_are_the_pages_run():

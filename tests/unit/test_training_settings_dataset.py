@@ -2,7 +2,7 @@
 
 import pytest
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.settings_dataset import data_options, read_dataset
+from shinymas_loha.loha.training.kohya.dataset_file import data_options, read_dataset
 
 TEXT = """\
 [general]

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 from shinymas_loha.loha.errors import FileError, LohaError, SettingsError
-from shinymas_loha.loha.training.settings import TrainingSettings
-from shinymas_loha.loha.training.settings_dataset import data_options
-from shinymas_loha.loha.training.settings_toml import read_settings
+from shinymas_loha.loha.training.kohya.dataset_file import data_options
+from shinymas_loha.loha.training.kohya.training_file import read_settings
+from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
 # As the model page prints it.
 PAGE = """\

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from shinymas_loha.loha.training import step as step_module
-from shinymas_loha.loha.training.network import LohaNetwork
-from shinymas_loha.loha.training.noise import Draw
-from shinymas_loha.loha.training.step import Step
+from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+from shinymas_loha.loha.training.objective import loss as step_module
+from shinymas_loha.loha.training.objective.loss import Step
+from shinymas_loha.loha.training.objective.noise import Draw
 
 CAPTIONS = ["girl, smile", "a much longer caption, " * 9]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from shinymas_loha.loha.training.models import TextEncoder
-from shinymas_loha.loha.training.text import encode, token_rows
+from shinymas_loha.loha.training.objective.text_states import encode, token_rows
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LETTERS = [chr(code) for code in range(33, 127)]

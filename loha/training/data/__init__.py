@@ -1,14 +1,14 @@
 """Pictures and captions: folders to an index, an index to batches, batches to latents."""
 
-from ..settings_data import CaptionOptions, DataOptions, FolderOptions
+from ..randomness import seed_for, stream
+from ..settings.pictures import CaptionOptions, DataOptions, FolderOptions
 from .captions import CaptionError, read_caption, tags_of, varied
 from .dataset import Batch, Item, TrainingData
 from .folders import ImageFolder, fingerprint
+from .index import PictureIndex, index_pictures
 from .info import describe_data
 from .latents import Latents, Posterior
 from .pictures import PictureError
-from .randomness import seed_for, stream
-from .scan import PictureIndex, index_pictures
 
 __all__ = [
     "Batch", "CaptionError", "CaptionOptions", "DataOptions", "FolderOptions", "ImageFolder", "Item",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from ..settings_data import BUCKET_STEP, DataOptions
+from ..settings.pictures import BUCKET_STEP, DataOptions
 
 Size = tuple[int, int]  # (width, height) in pixels, everywhere in this package
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from ...errors import FileError, show
-from ..settings_data import CaptionOptions
+from ..settings.pictures import CaptionOptions
 
 CAPTION_ENDINGS = (".txt", ".caption")
 _MAX_BYTES = 1 << 20

@@ -10,12 +10,12 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from ..settings_data import DataOptions
+from ..randomness import stream
+from ..settings.pictures import DataOptions
 from .buckets import Size
 from .captions import varied
+from .index import PictureIndex
 from .pictures import fitted, read_pixels
-from .randomness import stream
-from .scan import PictureIndex
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ...errors import FileError, SettingsError, show
-from ..settings_data import MAX_REPEATS, DataOptions, FolderOptions
+from ..settings.pictures import MAX_REPEATS, DataOptions, FolderOptions
 from .captions import CAPTION_ENDINGS
 from .pictures import PICTURE_ENDINGS
 

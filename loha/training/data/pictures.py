@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import FileError, show
-from ..settings_data import BUCKET_STEP
+from ..settings.pictures import BUCKET_STEP
 from .buckets import Size
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from .captions import tags_of
-from .scan import PictureIndex
+from .index import PictureIndex
 
 CAST_TAGS = 20  # as many as the model page lists for a character
 

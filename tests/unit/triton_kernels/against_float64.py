@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shinymas_loha.loha.kernels import Group, PackedFactors, gradients, merge, merge_
-from shinymas_loha.loha.kernels.choose import TRITON_ROUTES, _failed
+from shinymas_loha.loha.kernels.route import TRITON_ROUTES, _failed
 from shinymas_loha.tests.unit.kernels_helpers import (
     LAYOUTS,
     WEIGHT_DTYPES,
@@ -80,7 +80,7 @@ def test_a_group(seed, out, inputs, rank1, rank2, count, kept, layout, weight, f
 
 
 def test_modules_of_one_kind_share_a_launch_whatever_their_shapes_and_ranks(monkeypatch):
-    from shinymas_loha.loha.kernels import triton_merge
+    from shinymas_loha.loha.kernels.merging import triton as triton_merge
 
     launches = []
     merge = triton_merge.Table.merge
@@ -200,7 +200,7 @@ def test_gradients(seed, out, columns, rank1, rank2, scale, inner, flipped, fact
 
 def test_a_kernel_that_fails_is_left_for_the_next_path_and_not_tried_again(monkeypatch, caplog):
     """In-place weights get ΔW once: by whichever path ends up doing it."""
-    from shinymas_loha.loha.kernels import triton_merge
+    from shinymas_loha.loha.kernels.merging import triton as triton_merge
 
     tried = []
 
@@ -226,7 +226,7 @@ def test_a_kernel_that_fails_is_left_for_the_next_path_and_not_tried_again(monke
 
 
 def test_running_out_of_memory_in_a_kernel_is_no_failure_of_it(monkeypatch):
-    from shinymas_loha.loha.kernels import triton_merge
+    from shinymas_loha.loha.kernels.merging import triton as triton_merge
 
     def full(*args):
         raise RuntimeError("Triton Error [CUDA]: out of memory")

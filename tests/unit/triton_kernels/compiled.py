@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 import torch
-from shinymas_loha.loha.kernels import triton_gradient, triton_merge
+from shinymas_loha.loha.kernels.gradient import triton as triton_gradient
+from shinymas_loha.loha.kernels.merging import triton as triton_merge
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource

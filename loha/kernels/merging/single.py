@@ -1,0 +1,85 @@
+"""One weight's merge, by whichever path is fastest here."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ... import product
+from ..packing import Factors
+from ..route import CPU_BLOCKED, FUSED_TRITON, GROUPED_TORCH, attempt, choose
+from . import cpu
+from . import stacked as grouped_torch
+
+
+def merge_(weight: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor, scale: float) -> str:
+    """`weight += scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, in place; the rest as in `merge`."""
+    return merge(weight, weight, Factors(w1_a, w1_b, w2_a, w2_b), scale)
+
+
+@torch.inference_mode()
+def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> str:
+    """`out = base + scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, one rounding; returns the route's name.
+
+    Args:
+        out: (out, in, *kernel), any device, floating dtype and strides.
+        base: of `out`'s shape, dtype and device; it may be `out`, but not overlap it otherwise.
+        factors: `*_a` (out, rank), `*_b` (rank, in·kernel); the two ranks may differ.
+        scale: alpha / rank · strength.
+
+    The work happens on the weight's device, in its current stream, without a host sync; factors on
+    the CPU go there in one pinned copy. Temporaries: none with Triton, else at most 32 MB.
+
+    Raises:
+        ValueError: factors that fit neither one another nor the weight, or a base unlike `out`.
+        SettingsError: SHINYMAS_LOHA_ROUTE names no route.
+    """
+    check(out, base, factors)
+    ranks = (factors.rank1, factors.rank2)
+    route = choose(out, ranks, base=base)
+    if is_empty(out, factors):
+        if out is not base:
+            out.copy_(base)
+        return route.name
+    while not attempt(route, partial(run, route.name, out, base, factors, scale)):
+        route = choose(out, ranks, base=base)
+    return route.name
+
+
+def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float) -> None:
+    """`out = base + scale·ΔW` by this route; arguments as `check` wants them."""
+    factors = factors.to(out.device)
+    if route == FUSED_TRITON:
+        from . import triton as triton_merge
+
+        triton_merge.merge_one(out, base, factors.for_triton(), scale)
+    elif route == CPU_BLOCKED:
+        cpu.merge(out, base, factors, scale)
+    else:
+        if out is not base:
+            out.copy_(base)
+        if route == GROUPED_TORCH:
+            grouped_torch.merge_stack_([out], [factors], [scale])
+        else:
+            product.merge_(out, *factors, scale)
+
+
+def check(out: Tensor, base: Tensor, factors: Factors) -> None:
+    """Raise ValueError unless the factors fit one another and the weight, and the base is like the weight."""
+    factors.check()
+    matrix = (out.shape[0], out.shape[1:].numel()) if out.dim() > 1 else tuple(out.shape)
+    if matrix != factors.shape:
+        raise ValueError(f"ΔW of shape {factors.shape} does not fit a weight of shape {tuple(out.shape)}")
+    if (out.shape, out.dtype, out.device) != (base.shape, base.dtype, base.device):
+        raise ValueError(f"a weight {_described(out)} cannot start from one {_described(base)}")
+
+
+def is_empty(weight: Tensor, factors: Factors) -> bool:
+    """Whether there is nothing to add: no element, or a product of rank 0."""
+    return weight.numel() == 0 or 0 in (factors.rank1, factors.rank2)
+
+
+def _described(weight: Tensor) -> str:
+    return f"{tuple(weight.shape)} {weight.dtype} on {weight.device}"

@@ -1,0 +1,95 @@
+"""What a file holds and what became of it, one fact a line, `key: value`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+
+from .binding import Binding
+from .block_weights import BLOCKS
+from .errors import show
+from .module import Loha, LohaModule
+
+_BAR = 24
+_TOP_TAGS = 20
+
+
+def describe(loha: Loha) -> list[str]:
+    """The facts of a file that need no model: source, kinds, ranks, alphas, tags, notes."""
+    lines = []
+    if loha.source:
+        lines += [f"file: {show(os.path.basename(loha.source.path))}", f"sha256: {loha.source.sha256}",
+                  f"short hash: {loha.source.sha256[:10]}"]
+    kinds = Counter(f"LoHa {module.layout}" for module in loha.modules.values())
+    kinds.update(map(kind_of, loha.others.values()))
+    lines.append(f"kinds: {_counts(kinds)}")
+    if loha.modules:
+        lines.append(f"ranks: {_counts(Counter(map(_rank, loha.modules.values())))}")
+        lines.append(f"alphas: {_counts(Counter(map(_alpha, loha.modules.values())))}")
+    tags = top_tags(loha.metadata)
+    if tags:
+        lines.append("top tags: " + ", ".join(f"{show(tag)} {count}" for tag, count in tags))
+    return lines + [f"note: {note}" for note in loha.notes]
+
+
+def report(binding: Binding) -> list[str]:
+    """The counts first, then the file, the base models and every reason for a module left off."""
+    lines = [f"modules: {len(binding.loha)}", f"applied: {binding.applied}", f"skipped: {len(binding.skipped)}",
+             f"unknown: {len(binding.unknown)}", *describe(binding.loha),
+             f"made for: {binding.file_base or 'cannot be told'}", f"model: {binding.model_base or 'cannot be told'}"]
+    reasons = defaultdict(list)
+    for name, skip in binding.skipped.items():
+        reasons[skip.reason].append(name)
+    if binding.unknown:
+        reasons["no weight of this model has that name"] = list(binding.unknown)
+    return lines + [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
+
+
+def norm_table(binding: Binding, squared_norm: Callable[[LohaModule], float]) -> list[str]:
+    """‖ΔW‖ of each block at strength 1, LoHa modules only, with a bar that shows their proportion."""
+    squares: Counter[str] = Counter()
+    for bound in binding.modules.values():
+        squares[bound.target.block] += squared_norm(bound.module)
+    norms = {block: squares[block] ** 0.5 for block in BLOCKS if block in squares}
+    unit = max(norms.values(), default=0.0) / _BAR or 1.0
+    return [f"norm {block}: {norm:.4g} {'█' * round(norm / unit)}".rstrip() for block, norm in norms.items()]
+
+
+def kind_of(tensors: Iterable[str]) -> str:
+    """What another tool's module is, by the names of its tensors."""
+    suffixes = " ".join(tensors)
+    marks = (("lokr_", "LoKr"), ("lora_mid", "LoCon"), ("lora", "LoRA"), ("diff", "full difference"),
+             ("set_weight", "replaced weight"), ("_norm", "norm difference"), ("oft", "OFT"), ("a1.", "GLoRA"))
+    return next((kind for mark, kind in marks if mark in suffixes), "unknown kind")
+
+
+def top_tags(metadata: dict[str, str]) -> list[tuple[str, int]]:
+    """The most frequent tags of `ss_tag_frequency` (folder → tag → count), over all folders; [] if unusable."""
+    try:
+        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        total: Counter[str] = Counter()
+        for tags in folders.values():
+            total.update({str(tag).strip(): int(count) for tag, count in tags.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return []
+    return sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))[:_TOP_TAGS]
+
+
+def _rank(module: LohaModule) -> str:
+    second = module.w2_b.shape[0]
+    return str(module.rank) if second == module.rank else f"{module.rank}/{second}"
+
+
+def _alpha(module: LohaModule) -> str:
+    return "none" if module.alpha is None else f"{module.alpha:g}"
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{value} × {count}" for value, count in counter.most_common(8)) + (
+        f", and {len(counter) - 8} more" if len(counter) > 8 else "")
+
+
+def _examples(names: list[str]) -> str:
+    return ", ".join(show(name) for name in names[:3]) + (", …" if len(names) > 3 else "")

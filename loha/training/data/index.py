@@ -1,0 +1,178 @@
+"""The index: every usable picture's size and caption, and why the others were left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import FileError, show
+from ..settings.pictures import DataOptions
+from .buckets import Size, bucket_for
+from .captions import CaptionError, read_caption
+from .folders import ImageFolder, image_folders, list_folder
+from .pictures import Header, PictureError, check_decodes, read_header
+
+# Up to this many pictures are decoded once, which takes seconds and finds damage inside of them;
+# beyond it headers and file ends must do.
+DECODE_UP_TO = 2000
+_CHUNK = 512
+_THREADS = 4
+_SHOWN = 10
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureIndex:
+    """The usable pictures in the order of their folders and names. Holds no pixels.
+
+    Args:
+        folders: where they lie.
+        folder_of: (pictures,) uint32, position in `folders`.
+        names: file names.
+        captions: as written, or the folder's name; not yet varied.
+        sizes: (pictures, 2) uint32, width and height as seen.
+        buckets: (pictures, 2) uint32, width and height at which each is trained.
+        left_out: path and reason of every file that looks like a picture and is not used.
+        caption_sources: how many captions came from a "file", from the "folder", and were "empty".
+        was_decoded: whether every picture was decoded, not its header alone.
+    """
+
+    folders: tuple[ImageFolder, ...]
+    folder_of: np.ndarray
+    names: tuple[str, ...]
+    captions: tuple[str, ...]
+    sizes: np.ndarray
+    buckets: np.ndarray
+    left_out: tuple[tuple[Path, str], ...]
+    caption_sources: Counter[str]
+    was_decoded: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def folder(self, picture: int) -> ImageFolder:
+        return self.folders[self.folder_of[picture]]
+
+    def path(self, picture: int) -> Path:
+        return self.folder(picture).path / self.names[picture]
+
+    def bucket(self, picture: int) -> Size:
+        width, height = self.buckets[picture]
+        return int(width), int(height)
+
+
+@dataclass(frozen=True)
+class _Found:
+    folder: int
+    name: str
+    caption_file: str
+
+
+def index_pictures(options: DataOptions, progress: Progress | None = None) -> PictureIndex:
+    """Look at every picture and caption of the folders; threads read, nothing is kept open.
+
+    Args:
+        progress: called with (done, total) every few hundred pictures; what it raises passes through.
+
+    Raises:
+        FileError: a folder is missing; no usable picture; captions that cannot be read (all are named).
+        SettingsError: no folder, or repeats beyond their range.
+    """
+    folders = image_folders(options)
+    found: list[_Found] = []
+    left_out: list[tuple[Path, str]] = []
+    for position, folder in enumerate(folders):
+        listing = list_folder(folder)
+        found += (
+            _Found(position, *pair) for pair in zip(listing.pictures, listing.captions, strict=True)
+        )
+        left_out += ((folder.path / name, reason) for name, reason in listing.refused)
+    decode = len(found) <= DECODE_UP_TO
+
+    def examine(one: _Found) -> tuple[Header | PictureError, str | CaptionError]:
+        path = folders[one.folder].path
+        return _header(path / one.name, decode), _caption(path / one.caption_file if one.caption_file else None)
+
+    usable: list[_Found] = []
+    sizes: list[Size] = []
+    captions: list[str] = []
+    unread: list[CaptionError] = []
+    sources: Counter[str] = Counter()
+    for one, (header, caption) in zip(found, _examined(examine, found, progress), strict=True):
+        folder = folders[one.folder]
+        if isinstance(caption, CaptionError):
+            unread.append(caption)
+        elif isinstance(header, PictureError):
+            left_out.append((folder.path / one.name, header.reason))
+        else:
+            usable.append(one)
+            sizes.append((header.width, header.height))
+            captions.append(caption if one.caption_file else folder.name)
+            sources["folder" if not one.caption_file else "file" if caption else "empty"] += 1
+    _refuse_unread(unread)
+    if not usable:
+        raise FileError(_nothing(options, left_out))
+    bucket_of = {size: bucket_for(*size, options) for size in set(sizes)}
+    return PictureIndex(
+        folders=folders,
+        folder_of=np.array([one.folder for one in usable], np.uint32),
+        names=tuple(one.name for one in usable),
+        captions=tuple(captions),
+        sizes=np.array(sizes, np.uint32),
+        buckets=np.array([bucket_of[size] for size in sizes], np.uint32),
+        left_out=tuple(left_out),
+        caption_sources=sources,
+        was_decoded=decode,
+    )
+
+
+def _examined(examine: Callable, found: list[_Found], progress: Progress | None) -> Iterator[tuple]:
+    """`examine` of each, in order; a chunk at a time, so that cancelling in `progress` is prompt."""
+    waiting = iter(found)
+    done = 0
+    with ThreadPoolExecutor(_THREADS, "pictures") as pool:
+        while chunk := list(islice(waiting, _CHUNK)):
+            yield from pool.map(examine, chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(found))
+
+
+def _header(path: Path, decode: bool) -> Header | PictureError:
+    try:
+        header = read_header(path)
+        if decode or not header.ends_well:
+            check_decodes(path)
+        return header
+    except PictureError as error:
+        return error
+
+
+def _caption(path: Path | None) -> str | CaptionError:
+    try:
+        return "" if path is None else read_caption(path)
+    except CaptionError as error:
+        return error
+
+
+def _refuse_unread(unread: list[CaptionError]) -> None:
+    if not unread:
+        return
+    more = f"\n… and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+    named = "\n".join(str(error) for error in unread[:_SHOWN])
+    raise FileError(f"{len(unread)} caption file(s) cannot be used:\n{named}{more}")
+
+
+def _nothing(options: DataOptions, left_out: list[tuple[Path, str]]) -> str:
+    where = ", ".join(show(folder.path, 200) for folder in options.folders)
+    if not left_out:
+        return f"{where}: no JPEG, PNG or WebP picture in it or one folder below"
+    named = "\n".join(f"{show(path.name, 120)}: {reason}" for path, reason in left_out[:_SHOWN])
+    return f"{where}: none of {len(left_out)} picture(s) can be used:\n{named}"

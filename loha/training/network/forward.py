@@ -1,0 +1,80 @@
+"""The forward pass of a layer with a LoHa on it, and its gradient."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from ... import kernels
+from ...product import Flat
+
+# Such as one time embedding a picture.
+_FEW = 32
+
+
+def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Flat, scale: float, *,
+                   frugal: bool = False) -> Tensor:
+    """`layer(x)` with the weight `W + scale · (a1·b1) ∘ (a2·b2)`, in autocast's dtype if it is on, else x's.
+
+    On a GPU no tensor of the weight's size is kept for backward: W + ΔW is computed there again. A CPU,
+    which has more memory and takes longer, keeps it until then, unless `frugal`. The weight and bias are
+    only read and get no gradient.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return _Merged.apply(x.to(dtype), *factors, layer, scale, device == "cpu" and not frugal)
+
+
+class _Merged(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor,
+                layer: nn.Linear | nn.Conv2d, scale: float, keeps: bool) -> Tensor:
+        ctx.save_for_backward(x, a1, b1, a2, b2)
+        # Held aside, not saved: it is shared with the loaded model and autograd need not watch it.
+        ctx.layer, ctx.scale = layer, scale
+        weight = _merged(layer, x, (a1, b1, a2, b2), scale)
+        ctx.kept = weight if keeps and ctx.needs_input_grad[0] else None
+        bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
+        if isinstance(layer, nn.Linear):
+            return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor):
+        x, *factors = ctx.saved_tensors
+        layer, scale = ctx.layer, ctx.scale
+        wants_x, wants_factors = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5])
+        with torch.autocast(x.device.type, enabled=False):
+            # The graph may outlive its backward: what it held goes here.
+            weight, ctx.kept = ctx.kept, None
+            if weight is None and wants_x:
+                weight = _merged(layer, x, factors, scale)
+            if isinstance(layer, nn.Linear):
+                rows = grad.reshape(-1, grad.shape[-1])
+                grad_x = (rows @ weight).view(x.shape) if wants_x else None
+                grad_weight = _outer(rows, x.reshape(-1, x.shape[-1])) if wants_factors else None
+            else:
+                stand_in = layer.weight.to(x.device, x.dtype) if weight is None else weight
+                grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+                    grad, x, stand_in, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
+                    (wants_x, wants_factors, False))
+                grad_weight = grad_weight.flatten(1) if wants_factors else None
+            grads = kernels.gradients(grad_weight, kernels.Factors(*factors), scale) if wants_factors else (None,) * 4
+        return grad_x, *grads, None, None, None
+
+
+def _merged(layer: nn.Module, x: Tensor, factors: Flat, scale: float) -> Tensor:
+    base = layer.weight.detach().to(x.device, x.dtype)
+    weight = torch.empty_like(base)
+    # Autocast would round the products; backward, which runs without it, would then see other weights.
+    with torch.autocast(x.device.type, enabled=False):
+        kernels.merge(weight, base, kernels.Factors(*factors), scale)
+    return weight
+
+
+def _outer(rows: Tensor, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """∂L/∂W = rowsᵀ·x, left as its two operands where they are so few rows that the product never pays."""
+    return (rows.t(), x) if rows.shape[0] <= _FEW else rows.t() @ x

@@ -1,0 +1,1 @@
+"""What a step minimises: noise and timesteps, the captions' states, the loss."""

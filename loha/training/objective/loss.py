@@ -1,0 +1,87 @@
+"""The loss of one batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from ..models import Models
+from ..settings.hyper_parameters import TrainingSettings
+from .noise import LATENT_SCALE, Draw, NoiseSchedule
+from .text_states import encode
+
+# Captions whose states are kept where the text encoder is not trained: at most 700 MB, with 225 tokens each.
+_KEPT_STATES = 1024
+_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Step:
+    """Losses of batches, one U-Net forward each; every picture reads its own caption.
+
+    Args:
+        precision: fp16 and bf16 run under autocast, fp32 without.
+        captions_repeat: whether a picture's caption is the same each time, so that the states of a text
+            encoder that is not trained are worth keeping.
+
+    `is_v` says whether the U-Net is trained to predict v instead of the noise.
+    """
+
+    def __init__(
+        self, models: Models, settings: TrainingSettings, precision: str, *, captions_repeat: bool = True
+    ) -> None:
+        self._models = models
+        self._keeps_states = captions_repeat and not settings.train_text_encoder
+        self._settings = settings
+        self._precision = precision
+        self._schedule = NoiseSchedule(models.device)
+        self._kept_states: dict[str, Tensor] = {}
+        self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
+
+    def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
+        """The mean squared error of each picture, (batch,) float32, min-SNR weights included.
+
+        Args:
+            latents: (batch, 4, h, w), the VAE's sample, not yet times 0.18215.
+            drawn: on the models' device.
+        """
+        settings, schedule = self._settings, self._schedule
+        latents = latents.float() * LATENT_SCALE
+        noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
+        with self._autocast():
+            if self._keeps_states:
+                states = torch.cat([self._constant_states(caption).to(latents.device) for caption in captions])
+            else:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
+                    states = self._encode(captions)
+            prediction = self._models.predict(noisy, drawn.timesteps, states)
+        target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
+        losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+        if settings.min_snr_gamma:
+            losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
+        return losses
+
+    def _encode(self, captions: list[str]) -> Tensor:
+        settings = self._settings
+        return encode(
+            self._models.text, captions, settings.max_token_length, settings.clip_skip, self._models.device)
+
+    @torch.no_grad()
+    def _constant_states(self, caption: str) -> Tensor:
+        """States of a text encoder that is not trained, kept in RAM.
+
+        Encoded alone: their bits must not depend on the rest of the batch, or a resumed run, which keeps
+        none yet, would differ.
+        """
+        states = self._kept_states.pop(caption, None)
+        if states is None:
+            states = self._encode([caption]).cpu()
+            if len(self._kept_states) == _KEPT_STATES:
+                self._kept_states.pop(next(iter(self._kept_states)))
+        self._kept_states[caption] = states  # the newest last
+        return states
+
+    def _autocast(self) -> AbstractContextManager:
+        dtype = _AUTOCAST.get(self._precision)
+        return torch.autocast(self._models.device.type, dtype, enabled=dtype is not None)

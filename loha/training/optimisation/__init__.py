@@ -1,0 +1,1 @@
+"""How the parameters move: optimisers by name, learning rates over the steps."""

@@ -1,0 +1,139 @@
+"""A run's folder: its LoHa files and the state to go on from."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ... import files
+from ...errors import FileError, show
+from ...files.atomic import write_whole
+from ...module import Loha, Source
+from ..settings.hyper_parameters import TrainingSettings
+from .state import RunState, pack, unpack
+
+# Not .safetensors, so that it is in no list of LoRAs.
+STATE_FILE = "training.state"
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class RunFolder:
+    """One run's own folder; what is in it is this run's, so it may replace it.
+
+    Args:
+        path: of the run that goes on; `create` makes one for a new run.
+        settings: output_name, save_precision and keep_last are looked at.
+
+    Raises:
+        FileError: output_name is no safe file name.
+    """
+
+    def __init__(self, path: Path, settings: TrainingSettings) -> None:
+        self.path = path
+        self._name = _target(path, settings).name
+        self._dtype = _DTYPES[settings.save_precision]
+        self._keep_last = settings.keep_last
+
+    @classmethod
+    def create(cls, parent: Path, settings: TrainingSettings) -> RunFolder:
+        """Make `parent/output_name`, or `output_name-2`, `-3` … where that is taken.
+
+        Raises:
+            FileError: no folder can be made there, or output_name is no safe file name.
+        """
+        base = _target(parent, settings)
+        try:
+            base.parent.mkdir(parents=True, exist_ok=True)
+            for number in count(1):
+                path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+                with suppress(FileExistsError):
+                    path.mkdir()
+                    return cls(path, settings)
+        except OSError as error:
+            raise FileError(f"{show(base, 200)}: the run's folder cannot be made ({error.strerror}). Check the free "
+                            "space and the permissions.") from error
+
+    def write_epoch(self, loha: Loha, epoch: int) -> Source:
+        """Write the LoHa after `epoch` (from 1); remove the oldest beyond `keep_last`."""
+        written = self._write(loha, f"{self._name}-{epoch:06d}")
+        if self._keep_last:
+            for path in self._epochs()[:-self._keep_last]:
+                path.unlink(missing_ok=True)
+        return written
+
+    def write_stopped(self, loha: Loha, step: int) -> Source:
+        """Write the LoHa of a run that ended early, after `step` steps."""
+        return self._write(loha, f"{self._name}-step{step:08d}")
+
+    def write_final(self, loha: Loha) -> Source:
+        return self._write(loha, self._name)
+
+    def write_state(self, state: RunState) -> None:
+        """Replace the state, whole or not at all. Raises `FileError` when it cannot be written."""
+        write_whole(self.path / STATE_FILE, [save(*pack(state))], overwrite=True)
+
+    def remove_if_empty(self) -> None:
+        """Of a run that ended before its first step."""
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _write(self, loha: Loha, name: str) -> Source:
+        return files.save(loha, self.path / f"{name}.safetensors", self._dtype, overwrite=True)
+
+    def _epochs(self) -> list[Path]:
+        pattern = re.compile(re.escape(self._name) + r"-\d{6,}\.safetensors")
+        return sorted(path for path in self.path.iterdir() if pattern.fullmatch(path.name))
+
+
+def check_output_name(parent: Path, settings: TrainingSettings) -> None:
+    """Raise `FileError` where `RunFolder.create` would for the name; makes nothing."""
+    _target(parent, settings)
+
+
+def state_beside(loha: Loha) -> RunState | None:
+    """The state of the run that wrote this LoHa's file, if it lies beside it and is not newer.
+
+    A state that is newer than the file means that somebody chose to go back: then the file's
+    weights alone count, and there is none.
+
+    Raises:
+        FileError: the state is there and broken.
+    """
+    if loha.source is None:
+        return None
+    path = Path(loha.source.path).parent / STATE_FILE
+    if not path.is_file():
+        return None
+    state = read_state(path)
+    steps = loha.metadata.get("ss_steps", "")
+    same_run = loha.metadata.get("ss_session_id") == state.session
+    return state if same_run and steps.isdecimal() and state.step <= int(steps) else None
+
+
+def read_state(path: Path) -> RunState:
+    """Read a state that `RunFolder.write_state` wrote. Raises `FileError`."""
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            # Copies: the file is replaced at the next save, which Windows refuses while it is mapped.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return unpack(tensors, metadata)
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{show(path, 200)}: the training state cannot be read ({show(error, 120)}); remove it to go "
+                        "on from the LoHa's weights alone.") from error
+    except FileError as error:
+        raise FileError(f"{show(path, 200)}: {error}; remove it to go on from the LoHa's weights alone.") from error
+
+
+def _target(parent: Path, settings: TrainingSettings) -> Path:
+    try:
+        return files.resolve_name(parent, settings.output_name).with_suffix("")
+    except FileError as error:
+        raise FileError(f"output_name: {error}") from error

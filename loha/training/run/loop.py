@@ -1,0 +1,269 @@
+"""The run: epochs of steps, saved as it goes, to be cancelled and gone on with at any step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ...errors import FileError
+from ...module import Loha
+from ..data import Batch, Latents, TrainingData
+from ..models import Models
+from ..network.loha_network import LohaNetwork
+from ..objective.loss import Step
+from ..objective.noise import draw
+from ..optimisation import schedules
+from ..optimisation.optimisers import make_optimiser
+from ..settings.hyper_parameters import TrainingSettings
+from .digest import run_digest
+from .folder import RunFolder
+from .memory import latent_bytes, optimiser_bytes
+from .metadata import RunFacts, training_metadata
+from .processes import World
+from .progress import Progress, Stopped, TrainingError, Watcher
+from .state import RunState
+
+_log = logging.getLogger(__name__)
+
+# A gradient that overflows fp16 at a scale this small is not the scale's fault.
+_LEAST_SCALE = 2.0**-10
+
+
+class Training:
+    """One run over `data`, from the start unless `resume` or `go_on_from` is called before `run`.
+
+    Args:
+        latents: of the same data.
+        session: names the run in all its files.
+        precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
+        folder: where files go; None writes nothing. May be set until `run`.
+        model_sha256: of the base model, for the metadata; "" if not known.
+
+    Raises:
+        SettingsError: settings that leave nothing to train, or that the optimiser does not take.
+    """
+
+    def __init__(self, models: Models, data: TrainingData, latents: Latents, settings: TrainingSettings, *,
+                 session: str, precision: str, folder: RunFolder | None = None, model_sha256: str = "",
+                 world: World = World()) -> None:  # noqa: B008
+        self._models, self._data, self._latents, self._settings = models, data, latents, settings
+        self.folder = folder
+        self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
+        self.network = LohaNetwork(models, settings)
+        repeat = not any(folder.options.captions.varies for folder in data.index.folders)
+        self._step = Step(models, settings, precision, captions_repeat=repeat)
+
+        self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
+        groups = [
+            {"params": self.network.parameters_of(text=text), "lr": rate}
+            for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
+        ]
+        groups = [group for group in groups if group["params"]]
+        self._peak = groups[0]["lr"]
+        self._optimiser, note = make_optimiser(settings.optimizer, groups, settings.optimizer_args)
+        self.notes = [note] if note else []
+        self._schedule = schedules.build(
+            settings.lr_scheduler, self._optimiser, steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps, warmup=settings.lr_warmup_steps, cycles=settings.lr_num_cycles)
+        scales = precision == "fp16" and models.device.type == "cuda"
+        self._scaler = torch.amp.GradScaler(models.device.type, enabled=scales)
+        self._parameters = list(self.network.parameters())
+
+        self.done = 0
+        self.losses: list[float] = []
+        self._started = time.time()
+        self._kept = -1  # the step whose state is on disk
+        self._is_whole = True  # false while a step changes parameters
+
+    def digest(self) -> str:
+        """Of everything that a step's numbers follow from: a state of the same digest goes on exactly."""
+        machine = (self._precision, self._optimiser_name, str(self._scaler.is_enabled()))
+        return run_digest(self._data, self._settings, self._world, self.total_steps, machine)
+
+    def resume(self, state: RunState) -> bool:
+        """Go on exactly where `state` was taken; false, and nothing changed, where the digests differ."""
+        if state.digest != self.digest():
+            return False
+        self.network.load_state_dict(state.parameters)
+        self._optimiser.load_state_dict(state.optimiser)
+        self._schedule.load_state_dict(state.schedule)
+        self._scaler.load_state_dict(state.scaler)
+        self.done, self.losses, self._started = state.step, list(state.losses), state.started
+        self._session, self._kept = state.session, state.step
+        return True
+
+    def go_on_from(self, loha: Loha) -> None:
+        """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
+        self.notes += self.network.take(loha)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that going on takes at least: on the device for a step, and in RAM for a cache of latents."""
+        whole_epochs = self.total_steps // self.steps_per_epoch - math.ceil(self.done / self.steps_per_epoch)
+        caches = self._data.options.latent_cache == "memory" and whole_epochs > 0
+        # With module dropout gradients are never there all at once.
+        parameters = [] if self._settings.module_dropout else self.network.computed_parameters()
+        latents = latent_bytes(self._data) // self._world.size if caches else 0
+        return optimiser_bytes(self._optimiser, parameters), latents
+
+    def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
+        """Train to the end and return the LoHa; files are written as the settings say.
+
+        Whatever ends it early (cancelling, running out of memory, a broken picture) leaves the state
+        after the last whole step and a LoHa in the folder, and passes through.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite.
+            Stopped: `watcher.should_stop` was true.
+        """
+        begin, before = time.monotonic(), self.done
+        try:
+            while self.done < self.total_steps:
+                epoch = self.done // self.steps_per_epoch
+                self._train_epoch(epoch, watcher, begin, before)
+                if self.done % self.steps_per_epoch == 0:
+                    self._after_epoch(epoch + 1, watcher)
+            if self._writes:
+                self.folder.write_final(self.loha())
+                self._keep()
+        except BaseException:
+            self._keep_what_there_is()
+            raise
+        return self.loha()
+
+    def loha(self) -> Loha:
+        """The network as it stands, with its metadata."""
+        facts = RunFacts(
+            session_id=self._session, started_at=self._started, finished_at=time.time(),
+            epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
+            optimizer=self._optimiser_name, precision=self._precision,
+            processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
+        return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
+
+    def learning_rates(self) -> list[float]:
+        """Of the first parameter group, at each step done, as planned."""
+        settings = self._settings
+        return schedules.curve(
+            settings.lr_scheduler, learning_rate=self._peak,
+            steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, warmup=settings.lr_warmup_steps,
+            cycles=settings.lr_num_cycles)[:self.done]
+
+    @property
+    def _optimiser_name(self) -> str:
+        kind = type(self._optimiser)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def state(self) -> RunState:
+        """Where the run stands, for `resume`."""
+        return RunState(
+            self._session, self.digest(), self.done, self.network.state_dict(), self._optimiser.state_dict(),
+            self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started)
+
+    def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
+        """The steps of an epoch that are not done yet."""
+        groups = self._settings.gradient_accumulation_steps
+        batches = iter(self._data.epoch(self._settings.seed, epoch, self._world.size))
+        for _ in range(self.done % self.steps_per_epoch * groups):
+            next(batches)
+        with self.network.attached():
+            while self.done < self.total_steps and (group := list(islice(batches, groups))):
+                rate = float(self._optimiser.param_groups[0]["lr"])
+                loss, norm, stop = self._one_step(group, watcher.should_stop())
+                watcher.on_step(Progress(
+                    self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
+                    rate, norm, time.monotonic() - begin, self.done - before))
+                if stop:
+                    raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
+
+    def _one_step(self, group: list[Batch], stop: bool) -> tuple[float, float, bool]:
+        """One optimiser step over the batches of a group: its loss, its gradient's norm, whether to stop."""
+        total = torch.zeros((), device=self._models.device)
+        for position, whole in enumerate(group):
+            self.network.begin_step(self.done, position)
+            part = whole.part(self._world.rank, self._world.size)
+            if len(part):
+                losses = self._batch_losses(part)
+                # Each process's share of the mean over the whole batch: shares are then summed.
+                loss = losses.sum() / (len(whole) * len(group))
+                if loss.requires_grad:  # not where module dropout left no module
+                    self._scaler.scale(loss).backward()
+                total += loss.detach()
+        self.network.end_step()
+        self._world.sum_gradients(self._parameters)
+        # The same on every process. Without any, the scaler refuses to be asked, and no parameter moves.
+        has_gradients = any(parameter.grad is not None for parameter in self._parameters)
+        if has_gradients:
+            self._scaler.unscale_(self._optimiser)
+        limit = self._settings.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
+        # The one time in a step that the host waits for the device.
+        loss, stops, norm = torch.cat((told, norm.detach().to(told).view(1))).tolist()
+        self._require_finite(loss, norm)
+
+        self._is_whole = False
+        if has_gradients:
+            self._scaler.step(self._optimiser)
+            self._scaler.update()
+        self._schedule.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.losses.append(loss)
+        self.done += 1
+        self._is_whole = True
+        return loss, norm, stops > 0
+
+    def _batch_losses(self, batch: Batch) -> Tensor:
+        seed = self._settings.seed
+        with torch.no_grad():
+            posterior = self._latents(batch, seed)
+            drawn = draw(batch, seed, tuple(posterior.mean.shape[1:]), self._settings.noise_offset)
+            # Where the posterior lies: out of a cache that is the CPU, and nothing comes back from the device.
+            latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
+        return self._step.losses(latents, drawn.to(self._models.device), self._data.captions(batch, seed))
+
+    def _require_finite(self, loss: float, norm: float) -> None:
+        """Stop before the optimiser spoils the parameters; an fp16 overflow is the scaler's to mend."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler_mends()):
+            return
+        self._optimiser.zero_grad(set_to_none=True)
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise TrainingError(
+            f"step {self.done + 1} of {self.total_steps}: {what}; the network after step {self.done} is kept. Lower "
+            "the learning rate, choose bf16 or fp32, or look for a broken VAE (an fp16 VAE can make such latents).")
+
+    def _scaler_mends(self) -> bool:
+        return self._scaler.is_enabled() and self._scaler.get_scale() > _LEAST_SCALE
+
+    def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
+        every = self._settings.save_every_n_epochs
+        if self._writes and every and epoch % every == 0:
+            # The LoHa first: a state may be older than the file beside it, never newer.
+            self.folder.write_epoch(self.loha(), epoch)
+            self._keep()
+        self._world.wait()
+        watcher.on_epoch(epoch, self.loha)
+
+    @property
+    def _writes(self) -> bool:
+        return self.folder is not None and self._world.is_first
+
+    def _keep(self) -> None:
+        self.folder.write_state(self.state())
+        self._kept = self.done
+
+    def _keep_what_there_is(self) -> None:
+        """After an early end. A failure here must not hide what ended the run."""
+        if not (self._writes and self._is_whole and self.done > self._kept):
+            return
+        if not self.done:
+            self.folder.remove_if_empty()
+            return
+        try:
+            self.folder.write_stopped(self.loha(), self.done)
+            self._keep()
+        except FileError as error:
+            _log.error("the state after step %d could not be kept: %s", self.done, error)

@@ -1,0 +1,201 @@
+"""What a trained file says of itself: kohya's `ss_*`, `modelspec.*`, and the cast.
+
+Keys and forms as sd-scripts writes them (`train_network.py`, `sai_model_spec.py`): strings only,
+nested values as JSON. No path of the person's disk goes into a file, names of folders alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import PurePath
+from typing import Any
+
+from ..data.dataset import TrainingData
+from ..data.tags import cast_of, tag_frequency
+from ..settings.hyper_parameters import TrainingSettings
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What only the run knows. Times are seconds since 1970; the same facts make the same file.
+
+    Args:
+        session_id: the same in all files of one run.
+        started_at, finished_at: when the run began, and when this file was made.
+        epoch, steps: how far it came.
+        total_steps: how far it was meant to go.
+        optimizer: class that really ran, such as `torch.optim.adamw.AdamW`.
+        precision: that really ran.
+        processes: how many trained together.
+        is_v: whether the U-Net was trained to predict v instead of the noise.
+        model_hash: first 8 hex digits of the old hash of the base model; "" if not known.
+        model_sha256: of the base model; "" if not known.
+    """
+
+    session_id: str
+    started_at: float
+    finished_at: float
+    epoch: int
+    steps: int
+    total_steps: int
+    optimizer: str
+    precision: str = "fp16"
+    processes: int = 1
+    is_v: bool = False
+    model_hash: str = ""
+    model_sha256: str = ""
+
+
+def training_metadata(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> dict[str, str]:
+    """All keys of a trained file but the two `sshs_*` hashes, which saving computes.
+
+    `shinymas_cast` is JSON: `{"version": 1, "characters": [{"name", "cards", "tags"}]}`.
+    """
+    stated = _network(settings) | _course(settings, run) | _pictures(data, run) | _model(settings, run)
+    named = {f"ss_{key}": value for key, value in stated.items()}
+    named |= {f"modelspec.{key}": value for key, value in _modelspec(settings, data, run).items()}
+    named["shinymas_cast"] = _cast(data)
+    return {key: value if isinstance(value, str) else str(value) for key, value in named.items()}
+
+
+def _network(settings: TrainingSettings) -> dict[str, Any]:
+    conv_rank, conv_alpha = settings.conv_shape
+    arguments = {"algo": "loha", "conv_dim": "0"}
+    if settings.module_set == "all":
+        arguments |= {"conv_dim": str(conv_rank), "conv_alpha": str(conv_alpha),
+                      "use_tucker": str(settings.use_tucker)}
+    elif settings.module_set == "attention-mlp":
+        arguments["preset"] = "attn-mlp"
+    arguments |= {
+        name: str(value) for name, value in (
+            ("rank_dropout", settings.rank_dropout), ("module_dropout", settings.module_dropout),
+        ) if value
+    }
+    return {
+        "network_module": "lycoris.kohya",
+        "network_dim": settings.network_rank,
+        "network_alpha": settings.network_alpha,
+        "network_args": _json(arguments),
+    }
+
+
+def _course(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
+    return {
+        "learning_rate": settings.learning_rate,
+        "unet_lr": settings.unet_learning_rate if settings.train_unet else None,
+        "text_encoder_lr": settings.text_encoder_learning_rate if settings.train_text_encoder else None,
+        "optimizer": f"{run.optimizer}({','.join(settings.optimizer_args.split())})",
+        "lr_scheduler": "custom" if settings.lr_scheduler == "page" else settings.lr_scheduler,
+        "lr_warmup_steps": settings.lr_warmup_steps,
+        "max_grad_norm": settings.max_grad_norm,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "min_snr_gamma": settings.min_snr_gamma or None,
+        "noise_offset": settings.noise_offset or None,
+        "clip_skip": settings.clip_skip,
+        "max_token_length": settings.max_token_length,
+        "mixed_precision": "no" if run.precision == "fp32" else run.precision,
+        "seed": settings.seed,
+        "num_epochs": settings.max_train_epochs,
+        "max_train_steps": run.total_steps,
+        "epoch": run.epoch,
+        "steps": run.steps,
+        "session_id": run.session_id,
+        "training_started_at": run.started_at,
+        "training_finished_at": run.finished_at,
+        "output_name": settings.output_name,
+    }
+
+
+def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
+    options, index = data.options, data.index
+    directories: dict[str, dict[str, int]] = {}
+    for position, count in sorted(Counter(index.folder_of.tolist()).items()):
+        folder = index.folders[position]
+        entry = directories.setdefault(folder.label, {"n_repeats": folder.repeats, "img_count": 0})
+        entry["img_count"] += count
+    captions = [index.folders[position].options.captions for position in set(index.folder_of.tolist())]
+    return {
+        "num_train_images": len(data),
+        "num_reg_images": 0,
+        "num_batches_per_epoch": data.batches_per_epoch(run.processes),
+        "batch_size_per_device": options.batch_size,
+        "total_batch_size": options.batch_size * run.processes,
+        "resolution": (options.resolution, options.resolution),
+        "enable_bucket": options.buckets,
+        "bucket_no_upscale": not options.upscale,
+        "min_bucket_reso": options.bucket_min,
+        "max_bucket_reso": options.bucket_max,
+        "bucket_info": _json(_buckets(data)),
+        "shuffle_caption": any(one.shuffle for one in captions),
+        "keep_tokens": max(one.keep_tokens for one in captions),
+        "caption_dropout_rate": max(one.caption_dropout for one in captions),
+        "caption_tag_dropout_rate": max(one.tag_dropout for one in captions),
+        "flip_aug": any(index.folders[position].options.flip for position in set(index.folder_of.tolist())),
+        "cache_latents": options.latent_cache != "none",
+        "dataset_dirs": _json(directories),
+        "reg_dataset_dirs": "{}",
+        "tag_frequency": _json(tag_frequency(index)),
+    }
+
+
+def _buckets(data: TrainingData) -> dict[str, Any] | None:
+    """kohya's `bucket_info`: sizes with their counts, and how far aspect ratios were bent on average."""
+    if not data.options.buckets:
+        return None
+    sizes, buckets = data.index.sizes.astype(float), data.index.buckets.astype(float)
+    bent = abs(sizes[:, 0] / sizes[:, 1] - buckets[:, 0] / buckets[:, 1])
+    return {
+        "buckets": {
+            str(at): {"resolution": list(size), "count": count}
+            for at, (size, count) in enumerate(data.bucket_counts().items())
+        },
+        "mean_img_ar_error": float(bent.mean()),
+    }
+
+
+def _model(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
+    stated = {
+        "base_model_version": "sd_v1",
+        "v2": False,
+        "sd_model_name": _file_name(settings.base_model),
+        "sd_model_hash": run.model_hash,
+        "new_sd_model_hash": run.model_sha256,
+        "vae_name": _file_name(settings.vae),
+    }
+    return {key: value for key, value in stated.items() if value != ""}
+
+
+def _modelspec(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> dict[str, Any]:
+    made = datetime.fromtimestamp(int(run.finished_at), timezone.utc).replace(tzinfo=None)
+    return {
+        "sai_model_spec": "1.0.0",
+        "architecture": "stable-diffusion-v1/lora",
+        "implementation": "https://github.com/Stability-AI/generative-models",
+        "title": settings.output_name,
+        "date": made.isoformat(),
+        "resolution": f"{data.options.resolution}x{data.options.resolution}",
+        "prediction_type": "v" if run.is_v else "epsilon",
+        "encoder_layer": settings.clip_skip,
+    }
+
+
+def _cast(data: TrainingData) -> str:
+    return _json({
+        "version": 1,
+        "characters": [
+            {"name": one.name, "cards": one.cards, "tags": list(one.tags)} for one in cast_of(data.index)
+        ],
+    })
+
+
+def _file_name(path: str) -> str:
+    # Both kinds of slash: a configuration may come from another system.
+    return PurePath(path.replace("\\", "/")).name
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,51 @@
+"""What a run tells whoever started it, and how it ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...errors import LohaError
+from ...module import Loha
+
+
+class TrainingError(LohaError):
+    """The run cannot go on; its last good state is kept."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step: steps and epochs from 1; the losses are the mean over the batch.
+
+    `seconds` is what this session's steps took, `steps_here` how many they were. `learning_rate` is the
+    one that the step was made with, of the first parameter group.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    steps_here: int
+
+
+@dataclass(frozen=True, eq=False)
+class Watcher:
+    """What a run tells whoever started it. What these raise ends the run, with its state kept.
+
+    Args:
+        on_step: after every step.
+        on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
+        should_stop: asked on every process after every step; true on any ends the run on all.
+    """
+
+    on_step: Callable[[Progress], None] = lambda progress: None
+    on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):
+    """The run ended early because `Watcher.should_stop` said so; its state is kept."""

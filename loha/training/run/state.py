@@ -1,0 +1,109 @@
+"""Where a run stands, as tensors and JSON: everything that going on needs, nothing that runs code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import FileError
+
+_LAYOUT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """A run after `step` optimiser steps.
+
+    There is no random state in it: every draw of a run follows from its seed and the showing or step
+    that it is for.
+
+    Args:
+        session: names the run, the same in all its files.
+        digest: of what must be the same for the run to go on as if never interrupted.
+        step: optimiser steps done.
+        parameters, optimiser, schedule, scaler: `state_dict`s.
+        losses: of each step so far.
+        started: when the run began, seconds since 1970.
+    """
+
+    session: str
+    digest: str
+    step: int
+    parameters: Mapping[str, Tensor]
+    optimiser: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    scaler: Mapping[str, Any]
+    losses: tuple[float, ...]
+    started: float
+
+
+def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, on the CPU, and the metadata of a safetensors file."""
+    tensors = {f"parameter.{name}": tensor for name, tensor in state.parameters.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state.optimiser["state"].items():
+        plain[str(index)] = {}
+        for key, value in _leaves(values):
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{index}.{key}"] = value
+            else:
+                plain[str(index)][key] = value
+    tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    document = {
+        "layout": _LAYOUT, "session": state.session, "digest": state.digest, "step": state.step,
+        "started": state.started, "optimiser": plain, "groups": state.optimiser["param_groups"],
+        "schedule": state.schedule, "scaler": state.scaler,
+    }
+    return tensors, {"shinymas_state": json.dumps(document)}
+
+
+def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunState:
+    """The way back from `pack`. Raises `FileError` for anything that `pack` did not make."""
+    try:
+        document = json.loads(metadata["shinymas_state"])
+        if document["layout"] != _LAYOUT:
+            raise FileError("the training state was written by another version of this pack")
+        flat = {int(index): dict(values) for index, values in document["optimiser"].items()}
+        parameters = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "parameter":
+                parameters[rest] = tensor
+            elif kind == "optimiser":
+                index, _, key = rest.partition(".")
+                flat[int(index)][key] = tensor
+        optimiser = {index: _nested(values) for index, values in flat.items()}
+        return RunState(
+            document["session"], document["digest"], int(document["step"]), parameters,
+            {"state": optimiser, "param_groups": document["groups"]}, document["schedule"], document["scaler"],
+            tuple(tensors["losses"].tolist()), float(document["started"]),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise FileError("the file is not a training state") from error
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything below. bitsandbytes wraps its tensors in a mapping of their own."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The way back from `_leaves`."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *outer, key = path.split(".")
+        place = tree
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[key] = value
+    return tree

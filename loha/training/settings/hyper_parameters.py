@@ -1,0 +1,131 @@
+"""The hyper-parameters of a run.
+
+Defaults are the model page's v2.0 run. Only `initialisation` is not: that run went on from another LoHa.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import SettingsError
+from .fields import check, option
+
+MODULE_SETS = ("attention-mlp", "linear", "all")
+INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
+SCHEDULES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")
+PRECISIONS = ("fp16", "bf16", "fp32")
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What to train and how; the pictures are `DataOptions`.
+
+    Construction raises `SettingsError` for a value out of its range and for settings that exclude
+    each other.
+    """
+
+    network_rank: int = option(16, "Rank of the factors. The file grows with it.", low=1, high=128)
+    network_alpha: float = option(1.0, "Strength of the network is alpha / rank.", low=1e-6, high=1024.0)
+    text_encoder_rank: int = option(
+        0, "Rank of the text encoder's modules; 0 takes network_rank.", low=0, high=128)
+    text_encoder_alpha: float = option(
+        0.0, "Alpha of the text encoder's modules; 0 takes network_alpha.", low=0.0, high=1024.0)
+    module_set: str = option(
+        "linear", "attention-mlp: 264 modules. linear: with projections and 1×1 convolutions, the page's "
+        "302. all: with the 3×3 convolutions, 354.", choices=MODULE_SETS)
+    conv_rank: int = option(
+        0, "Rank of the 3×3 convolutions where module_set is all; 0 takes network_rank.", low=0, high=128)
+    conv_alpha: float = option(
+        0.0, "Alpha of the 3×3 convolutions; 0 takes network_alpha.", low=0.0, high=1024.0)
+    use_tucker: bool = option(False, "Tucker cores for the 3×3 convolutions: a smaller file.")
+    module_filter: str = option(
+        "", "Train only modules whose kohya name matches one of these comma-separated patterns "
+        "(* and ? are wildcards). Empty: all of the set.")
+    initialisation: str = option(
+        "lycoris-2023-07", "Which LyCORIS the first factors are drawn as; the page's run is the older.",
+        choices=INITIALISATIONS)
+    rank_dropout: float = option(0.0, "Chance to drop each rank in a step.", low=0.0, high=0.99)
+    module_dropout: float = option(0.0, "Chance to drop each module in a step.", low=0.0, high=0.99)
+    train_unet: bool = option(True, "Train the U-Net.")
+    train_text_encoder: bool = option(True, "Train the text encoder.")
+    init_from: str = option("", "A LoHa file to go on from, of the same or a smaller rank. Empty: none.")
+
+    optimizer: str = option("AdamW8bit", "Name in torch.optim, or of a supported installed package.")
+    optimizer_args: str = option("", "Further arguments, such as: weight_decay=0.01 betas=0.9,0.99")
+    learning_rate: float = option(1e-3, "Peak learning rate. The page's v2.1 halves it.", low=0.0, high=10.0)
+    unet_lr: float = option(0.0, "Learning rate of the U-Net; 0 takes learning_rate.", low=0.0, high=10.0)
+    text_encoder_lr: float = option(
+        0.0, "Learning rate of the text encoder; 0 takes learning_rate.", low=0.0, high=10.0)
+    max_grad_norm: float = option(
+        1.0, "Gradients are scaled down to this norm; 0 leaves them.", low=0.0, high=1e6)
+    lr_scheduler: str = option(
+        "page", "page: one epoch of warm-up, then cosines of 2, 4, 8, 16 epochs.", choices=SCHEDULES)
+    lr_warmup_steps: int = option(
+        0, "Steps of linear warm-up; the page's schedule has its own.", low=0, high=10_000_000)
+    lr_num_cycles: int = option(1, "Cycles of cosine_with_restarts.", low=1, high=1000)
+
+    max_train_epochs: int = option(31, "Times through the pictures.", low=1, high=100_000)
+    max_train_steps: int = option(
+        0, "Stop after this many steps whatever the epochs; 0: by epochs alone.", low=0, high=100_000_000)
+    gradient_accumulation_steps: int = option(1, "Batches to one optimiser step.", low=1, high=1024)
+    gradient_checkpointing: bool = option(False, "Compute activations twice: less memory, slower.")
+    mixed_precision: str = option("fp16", "Precision of the forward pass.", choices=PRECISIONS)
+    seed: int = option(0, "Order, noise, dropout and first factors follow from it.", low=0, high=MAX_SEED)
+    clip_skip: int = option(2, "2: the text encoder's last layer but one.", low=1, high=12)
+    max_token_length: int = option(225, "Tokens of a caption: 75, 150 or 225.", low=75, high=225, step=75)
+    prediction: str = option(
+        "epsilon", "What the U-Net predicts; model: as the loaded model says.",
+        choices=("epsilon", "v", "model"))
+    min_snr_gamma: float = option(0.0, "Weigh the loss by min-SNR; 5 is usual, 0 is off.", low=0.0, high=100.0)
+    noise_offset: float = option(0.0, "Noise of a whole channel; 0.05 is usual, 0 is off.", low=0.0, high=1.0)
+
+    output_name: str = option("shinymas-v2.0", "Name of the saved files, without ending.")
+    save_precision: str = option("fp16", "Precision of the saved factors.", choices=PRECISIONS)
+    save_every_n_epochs: int = option(1, "Save after every n epochs; 0: at the end only.", low=0, high=100_000)
+    keep_last: int = option(0, "Keep this many of the epochs' files; 0: all.", low=0, high=100_000)
+    sample_every_n_epochs: int = option(0, "Draw samples after every n epochs; 0: never.", low=0, high=100_000)
+    sample_prompts: str = option("", "One prompt a line, drawn with fixed seeds.")
+    base_model: str = option("", "The checkpoint trained on: read by the command line, noted in the file.")
+    vae: str = option("", "Another VAE than the checkpoint's: read by the command line.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not (self.train_unet or self.train_text_encoder):
+            raise SettingsError(
+                "train_unet and train_text_encoder are both off: nothing is left to train. Turn one on."
+            )
+        if self.learning_rate == 0 and not (self.unet_lr or self.text_encoder_lr):
+            raise SettingsError("learning_rate: 0 trains nothing; the page's v2.0 has 0.001")
+        if self.lr_scheduler == "page" and self.lr_warmup_steps:
+            raise SettingsError(
+                f"lr_warmup_steps {self.lr_warmup_steps} and lr_scheduler page exclude each other: the page's "
+                "schedule warms up over its first epoch. Set lr_warmup_steps to 0 or choose another schedule."
+            )
+        if self.use_tucker and self.module_set != "all":
+            raise SettingsError(
+                f"use_tucker needs the 3×3 convolutions, and module_set is {self.module_set}: choose all."
+            )
+        if self.conv_rank and self.module_set != "all":
+            raise SettingsError(
+                f"conv_rank {self.conv_rank} needs the 3×3 convolutions, and module_set is "
+                f"{self.module_set}: choose all, or set conv_rank to 0."
+            )
+
+    @property
+    def unet_learning_rate(self) -> float:
+        return self.unet_lr or self.learning_rate
+
+    @property
+    def text_encoder_learning_rate(self) -> float:
+        return self.text_encoder_lr or self.learning_rate
+
+    @property
+    def text_encoder_shape(self) -> tuple[int, float]:
+        """Rank and alpha of the text encoder's modules."""
+        return self.text_encoder_rank or self.network_rank, self.text_encoder_alpha or self.network_alpha
+
+    @property
+    def conv_shape(self) -> tuple[int, float]:
+        """Rank and alpha of the 3×3 convolutions."""
+        return self.conv_rank or self.network_rank, self.conv_alpha or self.network_alpha

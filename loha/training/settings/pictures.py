@@ -1,0 +1,89 @@
+"""What a person chooses about the pictures. Defaults are the model page's v2.0 run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import SettingsError, show
+from .fields import check, option
+
+BUCKET_STEP = 64
+MAX_REPEATS = 10_000
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """How a caption is varied each time its picture is seen."""
+
+    shuffle: bool = option(False, "Shuffle the tags of a caption each time.")
+    keep_tokens: int = option(0, "Leave the first n tags in place: the character's name.", low=0, high=1000)
+    caption_dropout: float = option(0.0, "Chance to train without the caption.", low=0.0, high=1.0)
+    tag_dropout: float = option(0.0, "Chance to drop each tag but the first n.", low=0.0, high=1.0)
+    prefix: str = option("", "Put before every caption.")
+    extension: str = option("", "Ending of caption files; empty: .txt, else .caption.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.extension and not self.extension.startswith("."):
+            raise SettingsError(f"extension: {show(repr(self.extension))} does not begin with a dot: write .txt")
+
+    @property
+    def varies(self) -> bool:
+        """Whether a picture's caption takes many forms; left out altogether, it is one more."""
+        return self.shuffle or self.tag_dropout > 0
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """One folder of pictures.
+
+    Args:
+        path: the folder.
+        repeats: None for kohya's layout (sub folders `N_name`; pictures in the folder itself and
+            in sub folders without a number count once). A number takes this one folder, n times.
+        flip: mirror each picture half of the times.
+        name: caption of pictures without a caption file; empty takes the folder's name.
+    """
+
+    path: Path
+    repeats: int | None = None
+    captions: CaptionOptions = CaptionOptions()
+    flip: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.repeats is not None and not 1 <= self.repeats <= MAX_REPEATS:
+            raise SettingsError(
+                f"repeats of {show(self.path, 200)}: {self.repeats} is outside 1 to {MAX_REPEATS}"
+            )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The pictures of a run and how they become batches. Construction raises `SettingsError`."""
+
+    folders: tuple[FolderOptions, ...] = field(default=())
+    resolution: int = option(
+        640, "Pictures are trained at about this many pixels squared; the page's v2.1 has 768.",
+        low=64, high=2048, step=BUCKET_STEP)
+    batch_size: int = option(
+        4, "Pictures in a batch, per process; the page has 4 in two processes, v2.1 half.", low=1, high=1024)
+    buckets: bool = option(True, "Keep each picture's shape. Off: a square out of the middle.")
+    bucket_min: int = option(256, "Shortest side of a bucket.", low=64, high=2048, step=BUCKET_STEP)
+    bucket_max: int = option(1024, "Longest side of a bucket.", low=64, high=8192, step=BUCKET_STEP)
+    upscale: bool = option(False, "Enlarge small pictures. Off: they get a smaller bucket.")
+    fit: str = option(
+        "crop", "crop: cover the bucket, cut what sticks out. pad: show all of it on white.",
+        choices=("crop", "pad"))
+    latent_cache: str = option(
+        "none", "none: encode afresh each time, as the page did. memory, disk: encode once.",
+        choices=("none", "memory", "disk"))
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.buckets and not self.bucket_min <= self.resolution <= self.bucket_max:
+            raise SettingsError(
+                f"resolution {self.resolution} is outside bucket_min {self.bucket_min} to bucket_max "
+                f"{self.bucket_max}: change one of them"
+            )

@@ -1,0 +1,105 @@
+"""What the training nodes' widgets say, as options and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import folder_paths
+
+from ..loha.errors import SettingsError, show
+from ..loha.training.kohya.dataset_file import read_dataset
+from ..loha.training.kohya.toml import is_path
+from ..loha.training.kohya.training_file import read_settings
+from ..loha.training.optimisation.optimisers import check_optimiser
+from ..loha.training.run.folder import check_output_name
+from ..loha.training.settings.fields import coerced, describe
+from ..loha.training.settings.hyper_parameters import TrainingSettings
+from ..loha.training.settings.pictures import CaptionOptions, DataOptions, FolderOptions
+
+
+def data_options(values: dict) -> tuple[DataOptions, list[str]]:
+    """Options out of widgets or the TOML, and notes on it. Paths that are not absolute lie in the input folder."""
+    inputs = Path(folder_paths.get_input_directory())
+    if values["dataset"].strip():
+        found = read_dataset(_in_inputs(values["dataset"]))
+        folders = tuple(dataclasses.replace(one, path=inputs / one.path) for one in found.options.folders)
+        return dataclasses.replace(found.options, folders=folders), [f"unknown: {show(key)}" for key in found.unknown]
+    folder = values["folder"].strip()
+    if not folder:
+        raise SettingsError("folder: empty. Give the folder that holds the pictures.")
+    captions = CaptionOptions(**_known(CaptionOptions, values))
+    chosen = FolderOptions(inputs / folder, captions=captions, flip=bool(values["flip"]))
+    return DataOptions((chosen,), **_known(DataOptions, values)), []
+
+
+def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
+    """Settings out of widgets or the TOML, and notes on it."""
+    loras = Path(folder_paths.get_folder_paths("loras")[0])
+    if not (values.get("config") or "").strip():
+        settings = TrainingSettings(**_known(TrainingSettings, values))
+        check_optimiser(settings.optimizer, settings.optimizer_args)
+        check_output_name(loras, settings)
+        return settings, []
+    found = read_settings(_in_inputs(values["config"]))
+    check_output_name(loras, found.settings)
+    notes = [*found.lines(), *(f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)]
+    if found.settings.base_model or found.settings.vae:
+        # Otherwise the trained file would name a checkpoint that nobody loaded.
+        notes.append("ignored: checkpoint and VAE of the configuration: the connected ones are trained on")
+    return dataclasses.replace(found.settings, base_model="", vae=""), notes
+
+
+def refuse_early(read: Callable[[dict], object], source: str, values: dict, inputs: Iterable[str],
+                 *kinds: type) -> None:
+    """Raise at queue time what `read` would raise in the run.
+
+    Args:
+        read: `data_options` or `training_settings`.
+        source: the widget whose TOML, if it has one, stands for all others.
+        values: None, or missing, where a widget is connected: what it will say is not known yet.
+        inputs: the node's inputs.
+        kinds: the dataclasses that the widgets are fields of. Where one is connected the others are
+            still held against their ranges and choices, as ComfyUI would if this were not done here.
+
+    Raises:
+        LohaError: what `read` raises. Raised, not returned: ComfyUI would repeat a returned text for each widget.
+    """
+    toml = values.get(source)
+    if toml is None:
+        return
+    if toml.strip() or all(values.get(name) is not None for name in inputs):
+        read(values)
+        return
+    for kind in kinds:
+        coerced(kind, _known(kind, values))
+
+
+def _known(kind: type, values: dict) -> dict:
+    """The fields of `kind` in `values`. A connected widget is None before the run: it keeps its default."""
+    return {name: values[name] for name in describe(kind) if values.get(name) is not None}
+
+
+def _in_inputs(source: str) -> str:
+    """A TOML's text as it is; a path that is not absolute, in the input folder."""
+    return str(Path(folder_paths.get_input_directory()) / source.strip()) if is_path(source) else source
+
+
+def differences(settings: TrainingSettings) -> list[str]:
+    """`key: value` lines of what is not the model page's v2.0 run."""
+    page = TrainingSettings()
+    return [f"{field.name}: {show(getattr(settings, field.name), 200)}" for field in dataclasses.fields(settings)
+            if getattr(settings, field.name) != getattr(page, field.name)] or ["as the model page's v2.0 run"]
+
+
+def with_known_start(settings: TrainingSettings) -> TrainingSettings:
+    """A TOML's network_weights, looked for in the loras folder: a graph from elsewhere opens no other file."""
+    if not settings.init_from:
+        return settings
+    name = settings.init_from.replace("\\", "/").rpartition("/")[2]
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise SettingsError(f"network_weights: {show(name)} is not in the models/loras folder. Put it there, or load "
+                            "it with Load LoHa and connect it to `resume`.")
+    return dataclasses.replace(settings, init_from=path)

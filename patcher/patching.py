@@ -1,0 +1,135 @@
+"""From a LoHa to patched clones of MODEL and CLIP."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import comfy.lora
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ..loha import Loha, SettingsError, files, product
+from ..loha.binding import Binding, Skip, Target, bind
+from ..loha.kernels import Factors, PackedFactors
+from .adapter import LohaAdapter
+from .strength_change import is_resident, keep_resident
+
+_NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
+# Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
+_UNTOLD = ("oft", "boft", "glora")
+_CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
+# A file's factors are flattened and sent to a device once, and kept there while the file is in use.
+_on_device: WeakKeyDictionary[Loha, dict[torch.device, dict[str, Factors]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Strength of the U-Net and of the text encoder, and weights by block (None: 1 everywhere)."""
+
+    model: float
+    clip: float
+    blocks: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, strength in (("strength_model", self.model), ("strength_clip", self.clip)):
+            if not math.isfinite(strength):  # ComfyUI's own limits let NaN through, and all that comes over a link
+                raise SettingsError(f"{name} is {strength}; give a finite number.")
+
+    def of(self, target: Target) -> float:
+        return (self.model if target.is_unet else self.clip) * (self.blocks[target.block] if self.blocks else 1.0)
+
+
+def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengths: Strengths) -> Binding:
+    """Bind to the weights of both models; ComfyUI's own name map serves architectures other than SD's."""
+    targets = [*_targets(model, "diffusion_model."), *(_targets(clip.patcher) if clip is not None else ())]
+    absent = dict.fromkeys(("te1", "te2", "te3"), _NO_CLIP if strengths.clip else _CLIP_OFF) if clip is None else {}
+    binding = bind(loha, targets, strengths.of, absent=absent)
+    if binding.unknown:
+        binding = bind(loha, targets, strengths.of, absent=absent, names=_core_names(model, clip))
+    return binding
+
+
+def patch(binding: Binding, model: ModelPatcher,
+          clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
+    """Return clones that carry the patches, the very same objects where nothing applies, and the binding
+    less what ComfyUI has no adapter for."""
+    foreign, failed = _foreign_patches(binding)
+    binding = binding.without(failed)
+    unet, encoder = defaultdict(dict), defaultdict(dict)  # strength → weight → patch
+    for name, bound in binding.modules.items():
+        patcher = model if bound.target.is_unet else clip.patcher
+        # A core that streams its weights sends the patches along by itself.
+        device = patcher.load_device if is_resident(patcher) else torch.device("cpu")
+        factors = _factors(binding.loha, device)[name]
+        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
+        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
+    for name, bound in binding.others.items():
+        (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
+    if unet:
+        parent, model = model, model.clone()
+        _carry(model, unet, parent, binding.loha)
+    if encoder:
+        parent, clip = clip, clip.clone()
+        _carry(clip.patcher, encoder, parent.patcher, binding.loha)
+    return model, clip, binding
+
+
+def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
+    for strength, group in patches.items():
+        patcher.add_patches(group, strength)
+    keep_resident(patcher, parent.patches_uuid, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
+
+
+def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
+    """Every module's flat factors: in one buffer on a GPU, as they are in the file on a CPU."""
+    places = _on_device.setdefault(loha, {})
+    if device not in places:
+        flat = {name: Factors(module.w1_a, module.w1_b, module.w2_a, module.w2_b) if not module.is_tucker
+                else Factors(*product.flat_factors(module)) for name, module in loha.modules.items()}
+        if device.type == "cuda":
+            flat = dict(zip(flat, PackedFactors(list(flat.values()), device), strict=True))
+        places[device] = flat
+    return places[device]
+
+
+def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:
+    for weight, tensor in patcher.model_state_dict(prefix).items():
+        yield Target(weight, tuple(tensor.shape), tensor.dtype)
+
+
+def _core_names(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, str]:
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    if clip is not None:
+        names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    return {name: weight for name, weight in names.items() if isinstance(weight, str)}
+
+
+def _foreign_patches(binding: Binding) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    """ComfyUI's adapters for modules of other kinds: module → weight or bias → patch; module → why there is none."""
+    found, failed = {}, {}
+    for name, bound in binding.others.items():
+        tensors = {files.tensor_name(name, suffix): tensor for suffix, tensor in bound.module.items()}
+        # Core names the patch of a bias after the weight beside it.
+        weight = bound.target.weight.removesuffix("bias").removesuffix("weight") + "weight"
+        patches = comfy.lora.load_lora(tensors, {name.removesuffix("_lora"): weight}, log_missing=False)
+        if not patches:
+            failed[name] = f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}"
+        elif all(map(_changes, patches.values(), [bound.target] * len(patches))):
+            found[name] = patches
+        else:
+            failed[name] = f"ComfyUI's adapter cannot put it on {'×'.join(map(str, bound.target.shape))}"
+    return found, failed
+
+
+def _changes(adapter: object, target: Target) -> bool:
+    """Whether an adapter of those kinds does something to a weight of this shape."""
+    if getattr(adapter, "name", None) not in _UNTOLD:
+        return True
+    weight = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    changed = adapter.calculate_weight(weight.clone(), target.weight, 1.0, 1.0, None, lambda delta: delta)
+    return changed is not None and changed.shape == weight.shape and not torch.equal(changed, weight)

@@ -1,0 +1,141 @@
+"""One training run inside ComfyUI, for the node and for the command line."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import psutil
+import torch
+
+from ...loha import Loha, files
+from ...loha.errors import SettingsError, show
+from ...loha.training.data import Latents, TrainingData
+from ...loha.training.optimisation.schedules import run_length
+from ...loha.training.run.digest import session_name
+from ...loha.training.run.folder import RunFolder, check_output_name, state_beside
+from ...loha.training.run.loop import Training
+from ...loha.training.run.memory import require
+from ...loha.training.run.processes import World
+from ...loha.training.run.progress import Watcher
+from ...loha.training.settings.hyper_parameters import TrainingSettings
+from .models import TrainingModels
+
+_OUT_OF_MEMORY = (
+    "out of memory: lower the batch size or the resolution of the pictures, or turn gradient_checkpointing on. "
+    "What was trained so far is kept in the run's folder."
+)
+# A CPU's allocator raises nothing of its own kind.
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+
+@contextmanager
+def memory_advice(tell: Callable[[str], None]) -> Iterator[None]:
+    """Running out of memory passes through untouched, once `tell` was given what to lower."""
+    try:
+        yield
+    except Exception as error:
+        lacking = isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError)
+        if lacking or (isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)):
+            tell(_OUT_OF_MEMORY)
+        raise
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A prepared run.
+
+    Args:
+        training: ready to `run`.
+        models: to be loaded again after anything else used the models.
+        folder: where its files go.
+        notes: what a person should know before it starts, one sentence each.
+    """
+
+    training: Training
+    models: TrainingModels
+    folder: Path
+    notes: tuple[str, ...]
+
+    def go(self, watcher: Watcher) -> Loha:
+        """Train. Raises as `Training.run`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.training.run(watcher)
+
+    def report(self, loha: Loha, seconds: float) -> str:
+        """`key: value` lines on what came out."""
+        training = self.training
+        losses = training.losses
+        tail = losses[-max(1, len(losses) // 10):]
+        return "\n".join([
+            f"modules: {len(loha)}", f"steps: {training.done} of {training.total_steps}",
+            f"steps per epoch: {training.steps_per_epoch}",
+            f"loss: {losses[0]:.5f} at first, {sum(tail) / len(tail):.5f} over the last {len(tail)} steps",
+            f"seconds: {seconds:.1f}",
+            f"folder: {show(self.folder, 300)}", *self.notes,
+        ])
+
+
+def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
+            start: Loha | None = None, world: World = World(), model_sha256: str = "") -> Run:  # noqa: B008
+    """Check everything that can be checked before the first step, and load the models.
+
+    Args:
+        output: the folder that the run's own folder is made in.
+        cache: for latents, where the data options want them on disk.
+        start: a LoHa to go on from: exactly, where its run's state lies beside its file and nothing
+            that matters has changed, else from its weights.
+        world: all processes of the run; each must come here.
+
+    Raises:
+        LohaError: of whichever kind says what must be changed.
+    """
+    if start is not None and settings.init_from:
+        raise SettingsError("network_weights in the configuration and a LoHa to go on from (resume) exclude each "
+                            "other: keep one")
+    if settings.init_from:
+        start = files.read(settings.init_from)
+    check_output_name(output, settings)
+    run_length(settings, data.batches_per_epoch(world.size))
+    models = TrainingModels(model, clip, vae, settings.mixed_precision)
+    models.load()
+    notes = list(models.notes)
+    with torch.inference_mode(False):
+        base = models.models(with_key=data.options.latent_cache == "disk")
+        latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
+        run = Training(base, data, latents, settings, session=world.share(session_name(settings)),
+                       precision=models.precision, world=world, model_sha256=model_sha256)
+        state = None if start is None or settings.init_from else state_beside(start)
+        resumed = state is not None and run.resume(state)
+        if resumed:
+            notes.append(f"resumed: exactly, after step {state.step}")
+        elif start is not None:
+            if state is not None:
+                notes.append("resumed: weights alone, settings, pictures, precision or optimiser differ from the "
+                             "interrupted run's")
+            run.go_on_from(start)
+        _require_memory(run, models.device)
+        path = Path(start.source.path).parent if resumed else Path(
+            world.share(str(RunFolder.create(output, settings).path) if world.is_first else None))
+        run.folder = RunFolder(path, settings)
+    return Run(run, models, path, (*notes, *run.notes))
+
+
+def _require_memory(run: Training, device: torch.device) -> None:
+    """Raise where the run cannot fit. What is free is asked after the models and factors have their place."""
+    step, latents = run.memory()
+    ram = math.inf  # Windows and macOS make more swap when they need it: nobody knows how much
+    if sys.platform.startswith("linux"):
+        # Swap counts: what lies there is slow, and fits.
+        ram = comfy.model_management.get_free_memory(torch.device("cpu")) + psutil.swap_memory().free
+    if device.type in ("cpu", "cuda"):  # elsewhere ComfyUI's number is a guess
+        free = ram if device.type == "cpu" else comfy.model_management.get_free_memory(device)
+        require("gradients and the optimiser's state", step, free,
+                "Lower network_rank, or narrow module_set or module_filter.")
+    require("the latents of all pictures (latent_cache memory)", latents, ram,
+            "Set latent_cache to disk or none, or lower the resolution.")
