@@ -18,7 +18,7 @@ unpack() {
   sum=$(cksum <"$archive")
   if [ "$(cat "$folder.sum" 2>/dev/null)" != "$sum" ]; then
     rm -rf "$folder" && mkdir -p "$folder"
-    "$python" -m tarfile -e "$archive" "$folder" >/dev/null
+    "$python" -W ignore -m tarfile -e "$archive" "$folder" >/dev/null
     echo "$sum" >"$folder.sum"
   fi
 }

@@ -98,8 +98,8 @@ class _Bench:
 
     def _stepping(self, models, network: nn.Module, put: Callable[[], AbstractContextManager], backend: str,
                   batch: int) -> Callable[[], None]:
-        from shinymas_loha.loha.training.objective.noise import Draw
         from shinymas_loha.loha.training.objective.loss import Step
+        from shinymas_loha.loha.training.objective.noise import Draw
 
         generator = torch.Generator().manual_seed(batch)
         side = self._pixels // 8
