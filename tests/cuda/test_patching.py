@@ -83,7 +83,7 @@ def test_every_weight_is_the_float64_merge_correctly_rounded(comfy, small_model,
     patched = apply(small_model, loha, 0.8)
     _load(comfy, apply(small_model, loha, 0.3))
     merged = _load(comfy, patched)
-    assert len(patched.patches) > 60
+    assert len(patched.patches) > 50
     for weight, ((strength, adapter, *_), *_) in patched.patches.items():
         factors = Factors(*(factor.cpu() for factor in adapter.factors))
         truth = plain[weight].double() + strength * adapter.scale * delta64(factors).view(plain[weight].shape)
@@ -140,6 +140,7 @@ def test_partly_loaded(small_model, loha, apply, share):
     try:
         for turn in (0, 1, 0):
             patchers[turn].partially_load(device, memory)
+            memory = small_model.model_size() // 6 if share else 1  # more of it: the rest of a budget is loaded too
             assert small_model.model.model_lowvram
             for name, module in small_model.model.named_modules():
                 weight = getattr(module, "weight", None)
