@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     _enter_comfyui(comfyui.resolve(), given.cpu)
     import torch
     from shinymas_loha.loha import LohaError
-    from shinymas_loha.loha.training.run import processes as distributed
+    from shinymas_loha.loha.training.run import processes
 
     if torch.cuda.is_available() and not given.cpu:
-        torch.cuda.set_device(distributed.local_device())
-    world = distributed.join(on_cpu=given.cpu)
+        torch.cuda.set_device(processes.local_device())
+    world = processes.join(on_cpu=given.cpu)
     from shinymas_loha.patcher.trainer.run import memory_advice
 
     try:
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        distributed.leave(world)
+        processes.leave(world)
 
 
 def _train(given: argparse.Namespace, world) -> int:
@@ -175,7 +175,7 @@ def _model_file(kind: str, name: str, option: str) -> Path:
     """A path as given, or a name in ComfyUI's folder of this kind."""
     import folder_paths
     from shinymas_loha.loha import FileError
-    from shinymas_loha.loha.errors import show
+    from shinymas_loha.text import show
 
     for path in (Path(name), Path(folder_paths.get_full_path(kind, name) or "")):
         if name and path.is_file():

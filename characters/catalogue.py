@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from . import safe_yaml as document
-from .errors import CastError, UnknownCharacter, shown
+from ..text import show
+from . import safe_yaml
+from .errors import CastError, UnknownCharacter
 from .safe_yaml import Node
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "character_tags.yaml"
@@ -78,7 +79,7 @@ class Cast:
             near = difflib.get_close_matches(fold(text), index, n=6, cutoff=0.6)
             names = list(dict.fromkeys(index[key].name for key in near))[:3]
             hint = f"did you mean {' or '.join(names)}?" if names else "see the list of the node"
-            raise UnknownCharacter(f"'{shown(text)}' is not in the cast '{shown(self.name)}'; {hint}")
+            raise UnknownCharacter(f"'{show(text)}' is not in the cast '{show(self.name)}'; {hint}")
         return found
 
     def members(self, version: str) -> tuple[Character, ...]:
@@ -89,7 +90,7 @@ class Cast:
         model = self.models.get(version)
         known = tuple(c for c in self.characters if model is None or c.name not in model.without)
         if not known:
-            raise CastError(f"{shown(version)} knows nobody of the cast '{shown(self.name)}'; choose another version")
+            raise CastError(f"{show(version)} knows nobody of the cast '{show(self.name)}'; choose another version")
         return known
 
     def recognise(self, sha256: str) -> tuple[str, str] | None:
@@ -118,15 +119,15 @@ def read(path: Path, name: str) -> Cast:
     """Read a cast file. Raises CastError naming file, line and key, or that it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(document.MAX_BYTES + 1)
+            data = file.read(safe_yaml.MAX_BYTES + 1)
     except OSError as error:
-        raise CastError(f"{shown(path.name)}: cannot be read: {error.strerror}") from None
+        raise CastError(f"{show(path.name)}: cannot be read: {error.strerror}") from None
     return parse(data, path.name, name)
 
 
 def parse(data: bytes, file: str, name: str) -> Cast:
     """The cast called `name` out of the bytes of a YAML file; `file` is how errors call it."""
-    root = document.load(data, file)
+    root = safe_yaml.load(data, file)
     entries = root.fields(("version", "models", "characters", "withheld"), ("version", "characters"))
     if entries["version"].number() != 1:
         entries["version"].fail("must be 1, the only format there is")
@@ -148,8 +149,8 @@ def _characters(node: Node) -> tuple[Character, ...]:
         character = _character(item)
         for key in sorted(name_keys(character)):
             if key in owners:
-                item.fail(f"'{shown(key)}' would find both {owners[key]} and {character.name}; rename one")
-            owners[key] = shown(character.name)
+                item.fail(f"'{show(key)}' would find both {owners[key]} and {character.name}; rename one")
+            owners[key] = show(character.name)
         characters.append(character)
     if not characters:
         node.fail("lists nobody")
@@ -163,7 +164,7 @@ def _character(node: Node) -> Character:
     identity = entries["identity"].each(_tag) if "identity" in entries else ()
     for tag, item in zip(identity, entries["identity"].items() if identity else (), strict=True):
         if tag not in tags:
-            item.fail(f"'{shown(tag)}' is not among the character's tags")
+            item.fail(f"'{show(tag)}' is not among the character's tags")
     name = _tag(entries["name"])
     if not fold(name):
         entries["name"].fail("holds no letter or digit")
@@ -182,7 +183,7 @@ def _model(name: str, node: Node, names: frozenset[str]) -> ModelVersion:
     without = entries["without"].each(Node.text) if "without" in entries else ()
     for absent in without:
         if absent not in names:
-            entries["without"].fail(f"'{shown(absent)}' is not a character of this file")
+            entries["without"].fail(f"'{show(absent)}' is not a character of this file")
     return ModelVersion(
         name=name, trigger=_trigger(entries["trigger"]), **texts, without=without,
         sha256=MappingProxyType({key: _sha256(item) for key, item in hashes.items()}),

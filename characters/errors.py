@@ -1,10 +1,6 @@
-"""The exception family of casts and prompts, and how a stranger's text is shown in it."""
+"""The exception family of casts and prompts."""
 
 from __future__ import annotations
-
-import unicodedata
-
-_SHOWN = 80
 
 
 class CastError(Exception):
@@ -17,13 +13,3 @@ class UnknownCharacter(CastError):
 
 class PromptError(CastError):
     """No prompt can be built from these settings."""
-
-
-def shown(text: object) -> str:
-    """Return `text` fit for a message: controls and bidi marks escaped, cut to 80 characters."""
-    full = str(text)
-    safe = "".join(
-        char if char == " " or unicodedata.category(char)[0] not in "CZ" else f"\\u{ord(char):04x}"
-        for char in full[:_SHOWN]
-    )
-    return safe if len(full) <= _SHOWN else f"{safe}…"

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
+from ..text import show
 from .catalogue import EMBEDDED, Cast, name_keys, read
-from .errors import CastError, shown
+from .errors import CastError
 
 DEFAULT_CAST = "shinymas"
 _FOLDER = "shinymas"
@@ -31,9 +32,9 @@ class Casts:
     def get(self, name: str) -> Cast:
         """The cast called `name`. Raises CastError, with the problems found, where there is none."""
         if name not in self.by_name:
-            known = ", ".join(shown(known) for known in self.by_name)
+            known = ", ".join(show(known) for known in self.by_name)
             broken = "".join(f"; {problem}" for problem in self.problems)
-            raise CastError(f"there is no cast '{shown(name)}'; there are {known}{broken}")
+            raise CastError(f"there is no cast '{show(name)}'; there are {known}{broken}")
         return self.by_name[name]
 
     def character_names(self) -> tuple[str, ...]:
@@ -51,13 +52,13 @@ def load_casts(user_directory: Path) -> Casts:
             own = _read(path, path.stem, *_stamp(path))
             casts[path.stem] = _over(embedded, own)
         except OSError as error:
-            problems.append(f"cast file {shown(path.name)} left out: {error.strerror}")
+            problems.append(f"cast file {show(path.name)} left out: {error.strerror}")
         except CastError as error:
             problems.append(f"cast file left out: {error}")
     return Casts(MappingProxyType(casts), tuple(problems))
 
 
-def fingerprint(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
+def cast_stamps(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
     """(path, mtime in ns, size) of every cast file: changes when a cast may have."""
     stamps = []
     for path in (EMBEDDED, *_files(user_directory)):
@@ -76,11 +77,11 @@ def _files(user_directory: Path) -> list[Path]:
 def _check(path: Path) -> None:
     folder = path.parent.resolve()
     if path.resolve().parent != folder:
-        raise CastError(f"{shown(path.name)}: points out of {_FOLDER}/; put the file itself there")
+        raise CastError(f"{show(path.name)}: points out of {_FOLDER}/; put the file itself there")
     if not path.is_file():  # a FIFO would be waited on for ever
-        raise CastError(f"{shown(path.name)}: is not a file")
+        raise CastError(f"{show(path.name)}: is not a file")
     if not path.stem.isprintable():
-        raise CastError(f"{shown(path.name)}: give the file a name of printable characters")
+        raise CastError(f"{show(path.name)}: give the file a name of printable characters")
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -105,8 +106,8 @@ def _over(embedded: Cast, own: Cast) -> Cast:
         for key in sorted(name_keys(character)):
             if owners.setdefault(key, character.name) != character.name:
                 raise CastError(
-                    f"{DEFAULT_CAST}.yaml: '{shown(key)}' would find both {owners[key]} and "
-                    f"{shown(character.name)}; rename one"
+                    f"{DEFAULT_CAST}.yaml: '{show(key)}' would find both {owners[key]} and "
+                    f"{show(character.name)}; rename one"
                 )
     models = MappingProxyType({**embedded.models, **own.models})
     return Cast(DEFAULT_CAST, merged, models, withheld)

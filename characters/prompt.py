@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..text import show
 from .catalogue import Cast, Character, fold
-from .errors import PromptError, shown
-from .tags import Tag, holds_any, plain, split, tag_key
+from .errors import PromptError
+from .tags import Tag, plain, split, tag_key
+from .trigger import trigger_of
+from .withheld import holds_any
 
 QUALITY = "masterpiece, best quality"
 # `nsfw` first, then what the makers of this model family recommend for it.
@@ -52,7 +55,7 @@ def build(
     Raises PromptError where the model version does not know the character, or on an unusable value.
     """
     if tag_set not in TAG_SETS:
-        raise PromptError(f"tag_set '{shown(tag_set)}' is not one of {', '.join(TAG_SETS)}")
+        raise PromptError(f"tag_set '{show(tag_set)}' is not one of {', '.join(TAG_SETS)}")
     if not math.isfinite(weight):
         raise PromptError(f"weight {weight} is not a number; 1 leaves the name as it is")
     trigger = _trigger(cast, character, version)
@@ -91,7 +94,7 @@ class _Gatherer:
             if mended is None or mended.key in self.seen or {tag.key, mended.key} & self.excluded:
                 continue
             if holds_any(mended.text, self.withheld):
-                self.dropped.append(f"withheld: '{shown(mended.text)}' left out")
+                self.dropped.append(f"withheld: '{show(mended.text)}' left out")
                 continue
             self.seen.add(mended.key)
             taken.append(mended)
@@ -105,11 +108,9 @@ def _trigger(cast: Cast, character: Character, version: str) -> Tag:
             f"{version} does not know {character.name}: {model.reason or 'it was not trained on her'}. "
             "Choose another model version or another character"
         )
-    text = character.name if model is None else model.trigger
-    for field, value in (("family", character.family), ("given", character.given), ("name", character.name)):
-        text = text.replace(f"{{{field}}}", value)
+    text = trigger_of(character, model)
     if holds_any(text, cast.withheld):
-        raise PromptError(f"the trigger '{shown(text)}' holds a withheld tag; rename the character")
+        raise PromptError(f"the trigger '{show(text)}' holds a withheld tag; rename the character")
     return plain(text)
 
 

@@ -12,7 +12,8 @@ from typing import NoReturn, TypeVar
 
 import yaml
 
-from .errors import CastError, shown
+from ..text import show
+from .errors import CastError
 
 MAX_BYTES = 256 * 1024
 MAX_TEXT = 500
@@ -31,8 +32,8 @@ class Node:
     def fail(self, problem: str) -> NoReturn:
         """Raise CastError with file, line and key in front of `problem`."""
         line = self.yaml_node.start_mark.line + 1
-        key = f"{shown(self.key)}: " if self.key else ""
-        raise CastError(f"{shown(self.file)}, line {line}: {key}{problem}")
+        key = f"{show(self.key)}: " if self.key else ""
+        raise CastError(f"{show(self.file)}, line {line}: {key}{problem}")
 
     def fields(self, known: Iterable[str] = (), required: Iterable[str] = ()) -> dict[str, Node]:
         """The entries of a mapping; with `known`, any other key is an error."""
@@ -65,7 +66,7 @@ class Node:
         if not isinstance(node, yaml.ScalarNode):
             self.fail("must be text")
         if node.tag != "tag:yaml.org,2002:str":
-            self.fail(f'must be text; put it in quotes: "{shown(node.value)}"')
+            self.fail(f'must be text; put it in quotes: "{show(node.value)}"')
         if not node.value.strip():
             self.fail("is empty")
         if len(node.value) > MAX_TEXT or not node.value.isprintable():
@@ -86,7 +87,7 @@ class Node:
         for item in self.items():
             value = read(item)
             if value in values:
-                item.fail(f"'{shown(value)}' stands in this list twice; keep one")
+                item.fail(f"'{show(value)}' stands in this list twice; keep one")
             values.append(value)
         return tuple(values)
 
@@ -94,12 +95,12 @@ class Node:
 def load(data: bytes, file: str) -> Node:
     """Return the root of a document. Raises CastError on broken, oversized or aliased YAML."""
     if len(data) > MAX_BYTES:
-        raise CastError(f"{shown(file)}, line 1: the file is over {MAX_BYTES // 1024} KB; split it")
+        raise CastError(f"{show(file)}, line 1: the file is over {MAX_BYTES // 1024} KB; split it")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise CastError(f"{shown(file)}, line {line}: not UTF-8; save the file as UTF-8") from None
+        raise CastError(f"{show(file)}, line {line}: not UTF-8; save the file as UTF-8") from None
     try:
         root = yaml.compose(text, yaml.CSafeLoader) if _is_plain(text) else _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -107,12 +108,12 @@ def load(data: bytes, file: str) -> Node:
         line = mark.line + 1 if mark else 1
         # YAML splits some sentences: "expected a single document", "but found another document".
         problem = error.problem if not error.problem.startswith("but ") else f"{error.context}, {error.problem}"
-        raise CastError(f"{shown(file)}, line {line}: {problem}") from None
+        raise CastError(f"{show(file)}, line {line}: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise CastError(f"{shown(file)}, line {line}: holds a character that YAML does not allow") from None
+        raise CastError(f"{show(file)}, line {line}: holds a character that YAML does not allow") from None
     if root is None:
-        raise CastError(f"{shown(file)}, line 1: the file is empty")
+        raise CastError(f"{show(file)}, line 1: the file is empty")
     return Node(root, file, "")
 
 
@@ -139,7 +140,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            self._refuse(event, f"anchors and aliases are not allowed here ('{shown(event.anchor)}')")
+            self._refuse(event, f"anchors and aliases are not allowed here ('{show(event.anchor)}')")
         if self.depth >= _MAX_DEPTH:
             self._refuse(event, f"nested deeper than {_MAX_DEPTH} levels")
         self.depth += 1

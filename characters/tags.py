@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 _IMPLICIT = 1.1
@@ -109,18 +108,3 @@ def _finish(runs: list[tuple[str, float]], tags: list[Tag]) -> None:
         joined[0] = (joined[0][0].lstrip(), joined[0][1])
         joined[-1] = (joined[-1][0].rstrip(), joined[-1][1])
         tags.append(Tag(tuple(joined)))
-
-
-def holds_any(text: str, withheld: Iterable[str]) -> bool:
-    """Whether `text` contains one of these, whatever stands between the letters.
-
-    Compared without spaces, punctuation, marks and invisible characters, so that no spelling which a
-    model would still understand gets by; `huge breasts` is withheld where `breasts` is. One without
-    letters, such as `^_^`, is compared as a tag.
-    """
-    letters = _letters(text)
-    return any(_letters(tag) in letters if _letters(tag) else tag_key(tag) == tag_key(text) for tag in withheld)
-
-
-def _letters(text: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if c.isalnum())

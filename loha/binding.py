@@ -14,11 +14,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from . import foreign_kinds as other_kinds
-from . import naming, product
+from ..text import show
+from . import foreign_kinds, naming, product
 from .block_weights import block_of
-from .errors import BindError, show
-from .module import Loha, LohaModule
+from .errors import BindError
+from .module import BIAS_NAMES, Loha, LohaModule
 from .naming import Address
 
 _BASES = {768: "SD 1.5", 1024: "SD 2", 1280: "SDXL refiner", 2048: "SDXL"}
@@ -141,7 +141,7 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
         ours = isinstance(module, LohaModule)
         where = naming.address(name)
         weight = index.get(where) or (names or {}).get(name)
-        is_bias = not ours and module.keys() <= other_kinds.BIAS_ONLY
+        is_bias = not ours and module.keys() <= BIAS_NAMES
         if is_bias:
             # ComfyUI's trainer writes a layer's bias beside its LoHa, under the same name.
             weight = weight and weight.removesuffix("weight") + "bias"
@@ -167,7 +167,7 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
             reason = _misfit(module, target, wanted)
         else:
             bias = target if is_bias else by_weight.get(f"{weight.removesuffix('weight')}bias")
-            reason = other_kinds.misfit(module, target.shape, bias and bias.shape)
+            reason = foreign_kinds.misfit(module, target.shape, bias and bias.shape)
         if reason:
             made_for = f"; the file looks made for {file_base}" if file_base not in ("", model_base) else ""
             skipped[name] = Skip(reason + made_for)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 
-from .errors import SettingsError, show
+from ..text import show
+from .errors import SettingsError
 
 BLOCKS = ("BASE", *(f"IN{n:02d}" for n in range(12)), "MID", *(f"OUT{n:02d}" for n in range(12)))
 ATTENTION_BLOCKS = (

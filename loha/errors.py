@@ -1,10 +1,6 @@
-"""The one exception family, and how untrusted text is shown in it."""
+"""The one exception family of the library."""
 
 from __future__ import annotations
-
-import unicodedata
-
-_SHOWN = 80
 
 
 class LohaError(Exception):
@@ -21,23 +17,3 @@ class BindError(LohaError):
 
 class SettingsError(LohaError):
     """A widget, configuration key or command-line value cannot be honoured."""
-
-
-def show(name: object, limit: int = _SHOWN) -> str:
-    """Return `name` fit for a message: controls, bidi marks and newlines escaped, cut to `limit`.
-
-    File, module and tensor names come from strangers: shown raw they could forge lines of a
-    report or turn the text around.
-    """
-    text = str(name)
-    cut = len(text) > limit
-    shown = "".join(
-        char if unicodedata.category(char)[0] not in "CZ" or char == " " else _escape(char)
-        for char in text[:limit]
-    )
-    return f"{shown}… ({len(text)} characters)" if cut else shown
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

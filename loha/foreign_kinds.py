@@ -12,9 +12,8 @@ from math import prod
 from torch import Tensor
 
 from . import product
+from .module import BIAS_NAMES
 
-# These change a bias, not the weight.
-BIAS_ONLY = frozenset(("diff_b", "b_norm"))
 _LORA = (("lora_up", "lora_down"), ("lora_B", "lora_A"), ("lora.up", "lora.down"), ("up", "down"),
          ("lora_linear_layer.up", "lora_linear_layer.down"), ("lora_B.default", "lora_A.default"))
 _GLORA = ("a1", "a2", "b1", "b2")
@@ -36,7 +35,7 @@ def misfit(tensors: Mapping[str, Tensor], shape: Shape, bias: Shape | None) -> s
         if suffix not in _NO_FACTORS and not tensor.is_floating_point():
             return f"its {suffix} is {str(tensor.dtype).removeprefix('torch.')}, expected floating-point numbers"
     shapes = {suffix: tuple(tensor.shape) for suffix, tensor in named.items()}
-    for suffix in BIAS_ONLY & shapes.keys():
+    for suffix in BIAS_NAMES & shapes.keys():
         if bias is None:
             return f"'{suffix}' is for a bias, and the layer has none"
         if shapes[suffix] != bias:

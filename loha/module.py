@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
+
+from .factors import Factors
+from .scale import alpha_over_rank
 
 # In the order in which files, adapters and kernels pass them around.
 FACTOR_NAMES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 CORE_NAMES = ("hada_t1", "hada_t2")
+# These change a layer's bias, not its weight, so they may stand beside a LoHa: ComfyUI's trainer writes that.
+BIAS_NAMES = frozenset(("diff_b", "b_norm"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,12 @@ class LohaModule:
     @property
     def scale(self) -> float:
         """alpha / rank, or 1 without an alpha."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+        return alpha_over_rank(self.alpha, self.rank)
+
+    @property
+    def factors(self) -> Factors:
+        """The four as they are stored; flat where the module is, see `product.flat_factors` for a Tucker one."""
+        return Factors(self.w1_a, self.w1_b, self.w2_a, self.w2_b)
 
     @property
     def is_tucker(self) -> bool:
@@ -63,6 +74,11 @@ class LohaModule:
     @property
     def layout(self) -> str:
         return ("tucker" if self.is_tucker else "flat") + ("+dora" if self.dora_scale is not None else "")
+
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What was computed of the module, kept as long as it: by name."""
+        return {}
 
     @cached_property
     def ceiling(self) -> float:
@@ -91,7 +107,7 @@ class LohaModule:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a LoHa was read from. `(path, size, mtime_ns)` is its fingerprint."""
+    """Where a LoHa was read from. `(path, size, mtime_ns)` is its stamp."""
 
     path: str
     size: int
@@ -122,6 +138,11 @@ class Loha:
     def __post_init__(self) -> None:
         for name in ("modules", "others", "refused", "metadata"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What was made of the file, such as its factors on a device, kept as long as it."""
+        return {}
 
     def __len__(self) -> int:
         """Number of modules of every kind."""

@@ -1,4 +1,4 @@
-"""float32 products as float32, whatever the program around us has allowed."""
+"""The precisions that a person chooses by name, and float32 products as float32 whatever others have allowed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from threading import Lock
 
 import torch
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 _lock = Lock()
 _inside = 0  # blocks that are open, in all threads

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+import torch
+
+from ..text import show
 from .binding import Binding
 from .block_weights import BLOCKS
-from .errors import show
+from .kernels import Route, choose
 from .module import Loha, LohaModule
+from .product import squared_norm
 
 _BAR = 24
 _TOP_TAGS = 20
 
 
-def describe(loha: Loha) -> list[str]:
+def file_lines(loha: Loha) -> list[str]:
     """The facts of a file that need no model: source, kinds, ranks, alphas, tags, notes."""
     lines = []
     if loha.source:
@@ -34,10 +38,10 @@ def describe(loha: Loha) -> list[str]:
     return lines + [f"note: {note}" for note in loha.notes]
 
 
-def report(binding: Binding) -> list[str]:
+def binding_lines(binding: Binding) -> list[str]:
     """The counts first, then the file, the base models and every reason for a module left off."""
     lines = [f"modules: {len(binding.loha)}", f"applied: {binding.applied}", f"skipped: {len(binding.skipped)}",
-             f"unknown: {len(binding.unknown)}", *describe(binding.loha),
+             f"unknown: {len(binding.unknown)}", *file_lines(binding.loha),
              f"made for: {binding.file_base or 'cannot be told'}", f"model: {binding.model_base or 'cannot be told'}"]
     reasons = defaultdict(list)
     for name, skip in binding.skipped.items():
@@ -47,14 +51,31 @@ def report(binding: Binding) -> list[str]:
     return lines + [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
 
 
-def norm_table(binding: Binding, squared_norm: Callable[[LohaModule], float]) -> list[str]:
-    """‖ΔW‖ of each block at strength 1, LoHa modules only, with a bar that shows their proportion."""
+def norm_lines(binding: Binding, device: torch.device) -> list[str]:
+    """‖ΔW‖ of each block at strength 1, LoHa modules only, with a bar that shows their proportion.
+
+    Computed on `device`, once for each module.
+    """
     squares: Counter[str] = Counter()
     for bound in binding.modules.values():
-        squares[bound.target.block] += squared_norm(bound.module)
+        squares[bound.target.block] += squared_norm(bound.module, device)
     norms = {block: squares[block] ** 0.5 for block in BLOCKS if block in squares}
     unit = max(norms.values(), default=0.0) / _BAR or 1.0
     return [f"norm {block}: {norm:.4g} {'█' * round(norm / unit)}".rstrip() for block, norm in norms.items()]
+
+
+def route_lines(binding: Binding, device: torch.device, dtype: torch.dtype) -> list[str]:
+    """How many modules go which way where weights are merged one by one, on `device` in `dtype`."""
+    routes = Counter(module_route(bound.module, device, dtype) for bound in binding.modules.values())
+    return [f"route: {route} × {count}" for route, count in routes.most_common()]
+
+
+def module_route(module: LohaModule, device: torch.device, dtype: torch.dtype, *, grouped: bool = False) -> Route:
+    """The route of a module on a contiguous weight."""
+    if module.dora_scale is not None:
+        return Route("reference", "DoRA re-scales whole rows or columns")
+    weight = torch.empty((8, 8), dtype=dtype, device=device)
+    return choose(weight, (module.factors.rank1, module.factors.rank2), grouped=grouped)
 
 
 def kind_of(tensors: Iterable[str]) -> str:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-from weakref import WeakKeyDictionary
 
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..loha import Loha, LohaModule, SettingsError, product
-from ..loha import block_weights as blocks
-from ..loha import report as summary
-from ..loha.errors import show
-from ..patcher.comfyui import schema
+from ..loha import Loha, SettingsError, report
+from ..loha.block_weights import parse as parse_block_weights
+from ..patcher import strength_change
+from ..patcher.comfyui import merge_dtype, schema
 from ..patcher.patching import Strengths, bind_to, patch
-from ..patcher.routes import route_lines
+from ..text import show
 from .load import LohaType
 from .model_version import version_lines
 
 _log = logging.getLogger("shinymas-loha")
-# A norm costs as much as a merge and never changes: taken once for each module that is in memory.
-_squared_norms: WeakKeyDictionary[LohaModule, float] = WeakKeyDictionary()
 
 
 class ApplyLoha(io.ComfyNode):
@@ -60,7 +56,7 @@ class ApplyLoha(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, block_weights: str = "") -> bool | str:
         try:
-            blocks.parse(block_weights or "")
+            parse_block_weights(block_weights or "")
         except SettingsError as error:
             return str(error)
         return True
@@ -68,21 +64,20 @@ class ApplyLoha(io.ComfyNode):
     @classmethod
     def execute(cls, model, loha: Loha, strength_model: float, strength_clip: float, strict: bool,
                 clip=None, block_weights: str = "") -> io.NodeOutput:
-        strengths = Strengths(strength_model, strength_clip, blocks.parse(block_weights or ""))
+        strengths = Strengths(strength_model, strength_clip, parse_block_weights(block_weights or ""))
         binding = bind_to(loha, model, clip, strengths)
         model, clip, binding = patch(binding, model, clip)
         if strength_model or (strength_clip and clip is not None):
             binding.demand(strict=strict)
-        lines = summary.report(binding) + route_lines(binding, model) + version_lines(loha)
+        device = model.load_device
+        lines = [
+            *report.binding_lines(binding), *report.route_lines(binding, device, merge_dtype(device)),
+            *strength_change.cost_lines(binding, model), *version_lines(loha),
+            *report.norm_lines(binding, comfy.model_management.get_torch_device()),
+        ]
         if binding.faults:
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",
                          len(binding.faults), len(loha), show(loha.source.path) if loha.source else "a LoHa")
-        device = comfy.model_management.get_torch_device()
-        report = "\n".join(lines + summary.norm_table(binding, lambda module: _squared_norm(module, device)))
-        return io.NodeOutput(model, clip, report, ui={"text": [report]})
+        text = "\n".join(lines)
+        return io.NodeOutput(model, clip, text, ui={"text": [text]})
 
-
-def _squared_norm(module: LohaModule, device) -> float:
-    if module not in _squared_norms:
-        _squared_norms[module] = product.squared_norm(module, device)
-    return _squared_norms[module]

@@ -8,10 +8,9 @@ from contextlib import suppress
 import folder_paths
 from comfy_api.latest import io
 
-from ..loha import FileError, files
-from ..loha import report as summary
-from ..loha.errors import show
+from ..loha import FileError, files, report
 from ..patcher.comfyui import schema
+from ..text import show
 from .model_version import version_lines
 
 LohaType = io.Custom("SHINYMAS_LOHA")
@@ -58,7 +57,7 @@ class LoadLoha(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:
         loha = files.read(_path(lora_name))
-        info = "\n".join(summary.describe(loha) + version_lines(loha))
+        info = "\n".join(report.file_lines(loha) + version_lines(loha))
         return io.NodeOutput(loha, info, ui={"text": [info]})
 
 
@@ -67,7 +66,7 @@ def _stamp(name: str) -> tuple:
     stamp = [name]
     for place in (path, path and os.path.join(os.path.dirname(path), files.PEFT_CONFIG)):
         with suppress(FileError):
-            stamp += files.fingerprint(place) if place else ()
+            stamp += files.file_stamp(place) if place else ()
     return tuple(stamp)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..characters import DEFAULT_CAST, load_casts
+from ..characters import DEFAULT_CAST, load_casts, trigger_of
 from ..loha import Loha
 
 
@@ -19,5 +19,5 @@ def version_lines(loha: Loha) -> list[str]:
     name, checkpoint = known
     version = cast.models[name]
     example = cast.members(name)[0]
-    trigger = version.trigger.format(family=example.family, given=example.given)
-    return [f"version: {name} ({checkpoint})", f"trigger: {version.trigger}, such as {trigger}"]
+    return [f"version: {name} ({checkpoint})",
+            f"trigger: {version.trigger}, such as {trigger_of(example, version)}"]

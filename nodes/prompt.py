@@ -71,7 +71,7 @@ class CharacterPrompt(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **widgets) -> object:
         """An edited cast file takes effect at the next run."""
-        return characters.fingerprint(_user_directory())
+        return characters.cast_stamps(_user_directory())
 
     @classmethod
     def validate_inputs(cls, character: str | None = None, model_version: str | None = None,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import folder_paths
-import torch
+import yaml
 from comfy_api.latest import io
 
+from ..characters import catalogue
 from ..loha import FileError, Loha, files
+from ..loha.files.atomic import write_whole
+from ..loha.precision import DTYPES
 from ..patcher.comfyui import schema
-from . import cast_file
+from ..text import show
 from .load import LohaType
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_CAST_KEY = "shinymas_cast"
 
 
 class SaveLoha(io.ComfyNode):
@@ -30,7 +34,7 @@ class SaveLoha(io.ComfyNode):
                 LohaType.Input("loha", tooltip="From Train LoHa or Load LoHa."),
                 io.String.Input("name", default="my-loha",
                                 tooltip="A plain name, or folder/name; .safetensors is added."),
-                io.Combo.Input("precision", options=list(_DTYPES), default="fp16",
+                io.Combo.Input("precision", options=list(DTYPES), default="fp16",
                                tooltip="fp16 is what other tools write; fp32 keeps every digit of training."),
                 io.Boolean.Input("write_cast", default=False, optional=True, tooltip=(
                     "Also write the characters it was trained on, with their tags, as a cast for the Character "
@@ -51,9 +55,9 @@ class SaveLoha(io.ComfyNode):
     @classmethod
     def execute(cls, loha: Loha, name: str, precision: str, write_cast: bool = False) -> io.NodeOutput:
         path = files.resolve_name(_folder(), name)
-        cast = cast_file.write_cast(loha, Path(folder_paths.get_user_directory()), path.stem) if write_cast else None
+        cast = _write_cast(loha, Path(folder_paths.get_user_directory()), path.stem) if write_cast else None
         try:
-            written = files.save(loha, path, _DTYPES[precision])
+            written = files.save(loha, path, DTYPES[precision])
         except BaseException:
             if cast is not None:  # both or none
                 cast.unlink(missing_ok=True)
@@ -61,6 +65,26 @@ class SaveLoha(io.ComfyNode):
         lines = [f"cast: {cast}"] if cast is not None else []
         text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *lines])
         return io.NodeOutput(written.path, ui={"text": [text]})
+
+
+def _write_cast(loha: Loha, user_directory: Path, name: str) -> Path:
+    """Write `<user directory>/shinymas/NAME.yaml`, never over a file. `name` is a safe file name.
+
+    Raises:
+        FileError: the LoHa carries no cast, or the file exists or cannot be written.
+        CastError: the cast would not be read back.
+    """
+    try:
+        characters = json.loads(loha.metadata[_CAST_KEY])["characters"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise FileError("write_cast is on, and this LoHa carries no cast: only files trained by Train LoHa do. "
+                        "Turn it off.") from error
+    path = user_directory / "shinymas" / f"{name}.yaml"
+    text = yaml.safe_dump({"version": 1, "characters": characters}, allow_unicode=True, sort_keys=False)
+    data = text.encode("utf-8")
+    catalogue.parse(data, show(path.name), path.stem)
+    write_whole(path, [data], overwrite=False)
+    return path
 
 
 def _folder() -> Path:

@@ -75,14 +75,14 @@ class LohaTrainingData(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values) -> object:
         """Changed pictures or captions are looked through anew."""
-        from ..loha.training.data import fingerprint
+        from ..loha.training.data import folders_digest
         from .values import data_options
 
         # What is connected is not known yet: the folder then may be any.
         if values.get("folder") is None or values.get("dataset") is None:
             return float("nan")
         try:
-            return fingerprint(data_options(values)[0])
+            return folders_digest(data_options(values)[0])
         except LohaError as error:
             return str(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..loha.errors import SettingsError, show
+from ..loha.errors import SettingsError
 from ..loha.training.kohya.dataset_file import read_dataset
 from ..loha.training.kohya.toml import is_path
 from ..loha.training.kohya.training_file import read_settings
@@ -17,6 +17,7 @@ from ..loha.training.run.folder import check_output_name
 from ..loha.training.settings.fields import coerced, describe
 from ..loha.training.settings.hyper_parameters import TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions, FolderOptions
+from ..text import show
 
 
 def data_options(values: dict) -> tuple[DataOptions, list[str]]:
@@ -38,7 +39,7 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     """Settings out of widgets or the TOML, and notes on it."""
     loras = Path(folder_paths.get_folder_paths("loras")[0])
     if not (values.get("config") or "").strip():
-        settings = TrainingSettings(**_known(TrainingSettings, values))
+        settings = TrainingSettings(**coerced(TrainingSettings, _known(TrainingSettings, values)))
         check_optimiser(settings.optimizer, settings.optimizer_args)
         check_output_name(loras, settings)
         return settings, []

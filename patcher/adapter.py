@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy.weight_adapter import WeightAdapterBase
 
 from ..loha import kernels, product
-from ..loha.kernels import Factors
+from ..loha.factors import Factors
+from ..loha.scale import alpha_over_rank
 
 
 class LohaAdapter(WeightAdapterBase):
@@ -34,8 +35,7 @@ class LohaAdapter(WeightAdapterBase):
     @property
     def scale(self) -> float:
         """alpha / rank, or 1 without an alpha."""
-        alpha, rank = self.weights[2], self.weights[1].shape[0]
-        return 1.0 if alpha is None else alpha / rank
+        return alpha_over_rank(self.weights[2], self.factors.rank1)
 
     @property
     def is_additive(self) -> bool:
@@ -50,6 +50,6 @@ class LohaAdapter(WeightAdapterBase):
         is core's identity: only keys that name a part of a weight carry another, and ours never do.
         """
         if self.is_additive:
-            kernels.merge_(weight, *self.factors, self.scale * strength)
+            kernels.merge_(weight, self.factors, self.scale * strength)
             return weight
-        return product.merge_dora_(weight, *self.factors, self.scale, self.weights[7], strength)
+        return product.merge_dora_(weight, self.factors, self.scale, self.weights[7], strength)

@@ -1,15 +1,46 @@
-"""The one place that knows where ComfyUI versions differ (0.3.75 is the oldest served)."""
+"""The fence: the one place that knows ComfyUI's versions (0.3.75 and newer) and the inside of its ModelPatcher.
+
+Everything else in the pack asks here. What is not recognised (another class of patcher, a hook, somebody else's
+injection, a core whose parts are not where they were) is an `obstacle`, and the answer to an obstacle is always
+ComfyUI's own `reload`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
+import comfy.lora
 import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy_api.latest import io
+from torch import Tensor
 
 _FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+# What rewriting in place leans on. A core without one of them is not known, and gets its own reload.
+_PATCHER_PARTS = (
+    "backup", "patches", "patches_uuid", "hook_patches", "hook_patches_backup", "hook_backup", "cached_hook_patches",
+    "current_hooks", "forced_hooks", "injections", "object_patches", "object_patches_backup", "weight_wrapper_patches",
+    "weight_inplace_update", "patch_weight_to_device", "partially_load", "unpatch_model",
+)
+_MODEL_PARTS = ("current_weight_patches_uuid", "model_lowvram", "device")
+_WHOLE = 1e32  # bytes: more than any model, as ComfyUI itself says it
+
+
+class Patch(NamedTuple):
+    """One entry of a weight's list of patches, as `add_patches` lays it out."""
+
+    strength: float
+    adapter: Any
+    strength_model: float
+    offset: Any
+    function: Any
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -21,3 +52,144 @@ def merge_dtype(device: torch.device) -> torch.dtype:
     """What ComfyUI adds patches up in before it rounds to the weight's dtype: float32 until 0.4 or so."""
     chosen = getattr(comfy.model_management, "lora_compute_dtype", None)
     return chosen(device) if chosen else torch.float32
+
+
+def streams(patcher: ModelPatcher) -> bool:
+    """Whether weights are brought in as they are used and merged there (Dynamic VRAM), not once at the load."""
+    return bool(getattr(patcher, "is_dynamic", lambda: False)())
+
+
+def is_loaded(patcher: ModelPatcher) -> bool:
+    """Whether the model is loaded with patches of this patcher's identity (`patches_uuid`)."""
+    return getattr(patcher.model, "current_weight_patches_uuid", None) == patcher.patches_uuid
+
+
+def is_partly_loaded(patcher: ModelPatcher) -> bool:
+    """Whether some weights stay on the CPU and are merged at every forward."""
+    return bool(getattr(patcher.model, "model_lowvram", False))
+
+
+def patches_of(patcher: ModelPatcher) -> dict[str, tuple[Patch, ...]]:
+    """The patches of every weight; an entry of another layout has `adapter` alone, which no rewriting takes."""
+    return {weight: tuple(Patch(*patch) if len(patch) == 5 else Patch(0.0, patch, 0.0, None, None) for patch in patches)
+            for weight, patches in patcher.patches.items()}
+
+
+def parameter(patcher: ModelPatcher, weight: str) -> Tensor:
+    """The model's parameter of this name as it is now."""
+    return comfy.utils.get_attr(patcher.model, weight)
+
+
+def originals(patcher: ModelPatcher) -> Mapping[str, Tensor]:
+    """Unpatched weights that ComfyUI keeps aside, by name: those that are patched in place now."""
+    return {weight: backup.weight for weight, backup in patcher.backup.items()}
+
+
+def obstacle_to_sharing(patcher: ModelPatcher, key: str) -> str:
+    """Why patches on `patcher` must not share an identity over their strengths, "" where they may.
+
+    Args:
+        key: of our own injection, which does not count.
+    """
+    if type(patcher) is not ModelPatcher:
+        return f"{type(patcher).__name__} is not ComfyUI's plain ModelPatcher"
+    if streams(patcher):
+        return "weights are merged as they are used"
+    missing = [name for name in _PATCHER_PARTS if not hasattr(patcher, name)]
+    missing += [name for name in _MODEL_PARTS if not hasattr(patcher.model, name)]
+    if missing:
+        return f"this ComfyUI has no {missing[0]}"
+    if patcher.hook_patches or patcher.hook_patches_backup or patcher.forced_hooks is not None:
+        return "hooks patch the weights too"
+    if patcher.injections.keys() - {key}:
+        return "another pack injects into the model"
+    return ""
+
+
+def obstacle_to_rewriting(patcher: ModelPatcher, weights: Iterable[str], key: str) -> str:
+    """Why these weights of the loaded model must not be rewritten in place, "" where nothing stands against it.
+
+    The states in which rewriting is right, all of them at once: a plain patcher, wholly loaded, without hooks (in
+    force, cached or backed up), without other injections, weight wrappers or exchanged modules around the weights,
+    on a core whose merge and load are its own.
+    """
+    if reason := obstacle_to_sharing(patcher, key):
+        return reason
+    if is_partly_loaded(patcher):
+        return "the model is loaded in part"
+    if patcher.hook_backup or patcher.current_hooks is not None or patcher.cached_hook_patches:
+        return "hooks are in force"
+    if patcher.weight_inplace_update:
+        return "this patcher writes its originals over"
+    if comfy.lora.calculate_weight.__module__ != "comfy.lora" or any(
+            getattr(ModelPatcher, name).__module__ != "comfy.model_patcher"
+            for name in ("patch_weight_to_device", "load", "partially_load", "unpatch_model")):
+        return "another pack has replaced ComfyUI's merge"
+    wrapped = patcher.weight_wrapper_patches.keys()
+    exchanged = tuple(f"{name}." for name in {*patcher.object_patches, *patcher.object_patches_backup})
+    for weight in weights:
+        if weight in wrapped or weight.startswith(exchanged):
+            return f"something else stands around {weight}"
+    return ""
+
+
+def sampling_memory(patcher: ModelPatcher, noise_shape: tuple[int, ...]) -> float:
+    """Bytes that ComfyUI expects a sampling of this noise (batch, channels, …) to take; 0 where it cannot be asked."""
+    try:
+        # Both halves of classifier-free guidance go through the model together.
+        return float(patcher.memory_required([2 * noise_shape[0], *noise_shape[1:]]))
+    except (TypeError, AttributeError):  # other cores ask for more than a shape
+        return 0.0
+
+
+def merge_anew(patcher: ModelPatcher, weight: str) -> None:
+    """Merge one weight by ComfyUI's own way from its original, whatever its patches and format, where it is."""
+    place = parameter(patcher, weight).device
+    backup = patcher.backup.get(weight)
+    if backup is not None:
+        comfy.utils.set_attr_param(patcher.model, weight, backup.weight)
+    if weight in patcher.patches:
+        patcher.patch_weight_to_device(weight, device_to=patcher.load_device)
+    merged = parameter(patcher, weight)
+    merged.data = merged.data.to(place)
+
+
+def reload(patcher: ModelPatcher) -> None:
+    """Unpatch the loaded model and load it again with this patcher's patches, as ComfyUI does for a changed LoRA."""
+    room = 0 if is_partly_loaded(patcher) else _WHOLE
+    # `partially_load` unpatches what is loaded under another identity.
+    patcher.model.current_weight_patches_uuid = uuid.uuid4()
+    patcher.partially_load(patcher.load_device, room)
+
+
+def give_up(patcher: ModelPatcher) -> None:
+    """Leave the model unpatched and unloaded, as it was before any LoHa."""
+    patcher.detach()
+
+
+def drop_hook_caches(patcher: ModelPatcher) -> None:
+    """Forget merged weights that this clone has inherited: they were made over other patches."""
+    if hasattr(patcher, "cached_hook_patches"):
+        patcher.cached_hook_patches = {}
+
+
+def watch(patcher: ModelPatcher, key: str, *, injected: Callable[[ModelPatcher], None],
+          loaded: Callable[..., None], detached: Callable[[ModelPatcher, bool], None],
+          sampling: Callable[..., Any]) -> None:
+    """Be told what ComfyUI does with this patcher and its clones, once each whatever was watched before.
+
+    Args:
+        injected: whenever the model is about to be used, after every injection.
+        loaded: after weights were loaded.
+        detached: after they were given back.
+        sampling: around a whole sampling (executor, *arguments) → its result.
+    """
+    # Without an injection of its own ComfyUI tells nobody that the model is ready.
+    nothing = PatcherInjection(inject=lambda patcher: None, eject=lambda patcher: None)
+    patcher.set_injections(key, [nothing])
+    for event, callback in ((CallbacksMP.ON_INJECT_MODEL, injected), (CallbacksMP.ON_LOAD, loaded),
+                            (CallbacksMP.ON_DETACH, detached)):
+        patcher.remove_callbacks_with_key(event, key)
+        patcher.add_callback_with_key(event, key, callback)
+    patcher.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, sampling)

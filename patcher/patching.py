@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import comfy.lora
 import comfy.sd
@@ -15,16 +14,16 @@ from comfy.model_patcher import ModelPatcher
 
 from ..loha import Loha, SettingsError, files, product
 from ..loha.binding import Binding, Skip, Target, bind
-from ..loha.kernels import Factors, PackedFactors
+from ..loha.factors import Factors
+from ..loha.kernels import PackedFactors
+from . import comfyui
 from .adapter import LohaAdapter
-from .strength_change import is_resident, keep_resident
+from .strength_change import share_identity
 
 _NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
 # Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
 _UNTOLD = ("oft", "boft", "glora")
 _CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
-# A file's factors are flattened and sent to a device once, and kept there while the file is in use.
-_on_device: WeakKeyDictionary[Loha, dict[torch.device, dict[str, Factors]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def patch(binding: Binding, model: ModelPatcher,
     for name, bound in binding.modules.items():
         patcher = model if bound.target.is_unet else clip.patcher
         # A core that streams its weights sends the patches along by itself.
-        device = patcher.load_device if is_resident(patcher) else torch.device("cpu")
+        device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
         factors = _factors(binding.loha, device)[name]
         adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
         (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
@@ -82,19 +81,18 @@ def patch(binding: Binding, model: ModelPatcher,
 def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
     for strength, group in patches.items():
         patcher.add_patches(group, strength)
-    keep_resident(patcher, parent.patches_uuid, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
+    share_identity(patcher, parent, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
 
 
 def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
-    """Every module's flat factors: in one buffer on a GPU, as they are in the file on a CPU."""
-    places = _on_device.setdefault(loha, {})
-    if device not in places:
-        flat = {name: Factors(module.w1_a, module.w1_b, module.w2_a, module.w2_b) if not module.is_tucker
-                else Factors(*product.flat_factors(module)) for name, module in loha.modules.items()}
+    """Every module's flat factors: in one buffer on a GPU, as they are in the file on a CPU; made once for a file."""
+    if ("factors", device) not in loha.memo:
+        flat = {name: product.flat_factors(module) if module.is_tucker else module.factors
+                for name, module in loha.modules.items()}
         if device.type == "cuda":
             flat = dict(zip(flat, PackedFactors(list(flat.values()), device), strict=True))
-        places[device] = flat
-    return places[device]
+        loha.memo["factors", device] = flat
+    return loha.memo["factors", device]
 
 
 def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:

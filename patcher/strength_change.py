@@ -3,8 +3,9 @@
 ComfyUI answers a changed patch with a new `patches_uuid`: the whole model leaves the GPU and is patched
 anew. Here the patches stay what they are, ComfyUI's own list on the patcher, so that saving, merging and
 low-VRAM loading see them as ever; but all strengths of one LoHa share one uuid, and whenever ComfyUI is
-about to use the model (an injection runs at every load), the weights whose patches differ from what they
-were merged with are merged again from their originals.
+about to use the model, the weights whose patches differ from what they were merged with are merged again
+from their originals. That happens in states that the fence (`comfyui`) knows completely, and in no others:
+there ComfyUI reloads, as it would have without us.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import comfy.model_management
-import comfy.utils
 import torch
-from comfy.model_patcher import LowVramPatch, ModelPatcher, get_key_weight
-from comfy.patcher_extension import CallbacksMP, PatcherInjection
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..loha.binding import Binding
 from ..loha.kernels import Group
+from ..loha.report import module_route
+from . import comfyui
 from .adapter import LohaAdapter
-from .comfyui import merge_dtype
+from .comfyui import Patch
 
 KEEP_VARIABLE = "SHINYMAS_LOHA_KEEP_ORIGINALS"
 _KEY = "shinymas-loha"
-_SPARE = 1 << 30  # VRAM left to sampling when originals are kept
+_SPARE = 1 << 30  # VRAM left to sampling when originals are kept, where more is not known to be needed
 
 
 class _Same:
@@ -42,8 +44,8 @@ class _Same:
         return isinstance(other, _Same) and self.held is other.held
 
 
-# What a weight is merged with: strength, patch, strength of the model and offset of each patch in turn.
-Merge = tuple[tuple[float, _Same, float, Any], ...]
+# What a weight is merged with: strength, patch, strength of the model, offset and function of each patch in turn.
+Merge = tuple[tuple[float, _Same, float, Any, _Same], ...]
 
 
 @dataclass
@@ -51,83 +53,110 @@ class _Merged:
     """What the weights of one shared model hold at present.
 
     Args:
-        merges: weight → what it was merged with, and the parameter that holds the result.
+        follows: weight → merge, of the patcher whose patches the whole model holds; None where nobody knows.
+        parameters: those that hold a merge. Held weakly: ComfyUI frees VRAM by replacing them, often without
+            a word to us.
         originals: unpatched weights kept on the GPU, from the first changed strength on.
         groups: layer of patches and its weights → a `Group`, and the parameters and factors it was made over.
-
-    Parameters are held weakly: ComfyUI frees VRAM by replacing them, often without a word to us.
+        needs: bytes that the last sampling was expected to take.
     """
 
-    merges: dict[str, tuple[Merge, ref]] = field(default_factory=dict)
+    follows: dict[str, Merge] | None = None
+    parameters: dict[str, ref[Tensor]] = field(default_factory=dict)
     originals: dict[str, Tensor] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[str, ...]], tuple[list[ref[Tensor]], Group]] = field(default_factory=dict)
+    needs: float = 0.0
 
     def forget(self) -> None:
-        for kept in (self.merges, self.originals, self.groups):
-            kept.clear()
+        self.follows = None
+        self.parameters.clear()
+        self.release()
 
-    def record(self, weight: str, merge: Merge, parameter: Tensor) -> None:
-        """Note what a parameter holds; once the parameter is gone, nothing in VRAM is kept for its sake."""
+    def release(self) -> None:
+        """Give back what is kept in VRAM."""
+        self.originals.clear()
+        self.groups.clear()
+
+    def record(self, follows: dict[str, Merge], parameters: dict[str, Tensor]) -> None:
+        """Note what the model holds; once a parameter is gone, nothing in VRAM is kept for its sake."""
         state = ref(self)
 
-        def release(_: ref) -> None:
-            merged = state()
-            if merged is not None:
-                merged.originals.pop(weight, None)
-                merged.groups = {key: made for key, made in merged.groups.items() if weight not in key[1]}
+        def release_of(weight: str):
+            def release(gone: ref) -> None:
+                merged = state()
+                if merged is not None and merged.parameters.get(weight) is gone:
+                    merged.originals.pop(weight, None)
+                    merged.groups = {key: made for key, made in merged.groups.items() if weight not in key[1]}
+            return release
 
-        self.merges[weight] = (merge, ref(parameter, release))
-
-
-# Clones share one model, and with it one state of its weights. The patchers hold it (as an attachment), so that
-# kept originals leave VRAM with the last of them.
-_models: WeakKeyDictionary[torch.nn.Module, ref[_Merged]] = WeakKeyDictionary()
+        self.follows = follows
+        self.parameters = {weight: ref(held, release_of(weight)) for weight, held in parameters.items()}
 
 
-def keep_resident(patcher: ModelPatcher, parent: uuid.UUID, identity: str) -> None:
-    """Let `patcher`, which carries a LoHa's patches, exchange them without a reload.
+# Of the whole process, because clones share one model, and with it one state of its weights. It must outlive
+# them: ComfyUI forgets the patcher of an old strength before it makes that of the new one. The model itself is
+# ComfyUI's, so nothing of ours is put on it.
+_models: WeakKeyDictionary[torch.nn.Module, _Merged] = WeakKeyDictionary()
+
+
+def share_identity(patcher: ModelPatcher, parent: ModelPatcher, identity: str) -> None:
+    """Let `patcher`, which carries a LoHa's patches, exchange them without a reload, where that is safe.
 
     Args:
-        parent: `patches_uuid` of the patcher that the LoHa was put on.
+        parent: the patcher that the LoHa was put on.
         identity: of the LoHa; all patchers with one parent and one identity differ in strengths only.
     """
-    if not is_resident(patcher):
+    comfyui.drop_hook_caches(patcher)
+    if comfyui.obstacle_to_sharing(parent, _KEY):
         return
-    patcher.patches_uuid = uuid.uuid5(parent, identity)
-    _state(patcher)
-    patcher.set_injections(_KEY, [PatcherInjection(inject=_bring_up_to_date, eject=lambda patcher: None)])
-    for event, callback in ((CallbacksMP.ON_LOAD, _loaded), (CallbacksMP.ON_DETACH, _detached)):
-        patcher.remove_callbacks_with_key(event, _KEY)
-        patcher.add_callback_with_key(event, _KEY, callback)
+    patcher.patches_uuid = uuid.uuid5(parent.patches_uuid, identity)
+    comfyui.watch(patcher, _KEY, injected=_bring_up_to_date, loaded=_loaded, detached=_detached, sampling=_sampling)
 
 
-def is_resident(patcher: ModelPatcher) -> bool:
-    """Whether the weights stay in place: newer cores may stream them instead, and merge at every forward."""
-    return not getattr(patcher, "is_dynamic", lambda: False)()
+def cost_lines(binding: Binding, patcher: ModelPatcher) -> list[str]:
+    """A report's line on what a changed strength costs; none on a CPU, where nothing is sent anywhere.
+
+    `patcher` carries the patches already.
+    """
+    device, what = patcher.load_device, "route of a changed strength: "
+    unet = [bound for bound in binding.modules.values() if bound.target.is_unet]
+    if not unet or device.type == "cpu" or comfyui.streams(patcher):
+        return []
+    if reason := comfyui.obstacle_to_sharing(patcher, _KEY):
+        return [f"{what}ComfyUI's own reload ({reason})"]
+    if os.environ.get(KEEP_VARIABLE) == "0":
+        return [f"{what}as above, originals sent anew ({KEEP_VARIABLE} is 0)"]
+    if unet[0].target.dtype.itemsize == 1:
+        return [f"{what}as above, originals sent anew (float8 is rounded by ComfyUI)"]
+    dtype = comfyui.merge_dtype(device)
+    if unet[0].target.dtype != dtype and any(len(patcher.patches.get(bound.target.weight, ())) > 1 for bound in unet):
+        return [f"{what}as above, originals sent anew (over other patches)"]
+    size = sum(bound.target.nbytes for bound in unet) / 2**20
+    return [f"{what}{module_route(unet[0].module, device, dtype, grouped=True)}; keeps {size:.0f} MB of originals in "
+            f"VRAM, {KEEP_VARIABLE}=0 turns that off"]
 
 
 def _state(patcher: ModelPatcher) -> _Merged:
     """The state of this patcher's model, a new one if nothing is known of it: a clone for another GPU has another."""
-    held = _models.get(patcher.model)
-    merged = held() if held else None
-    if merged is None:
-        merged = _Merged()
-        _models[patcher.model] = ref(merged)
-    patcher.set_attachments(_KEY, merged)
-    return merged
+    return _models.setdefault(patcher.model, _Merged())
 
 
 def _loaded(patcher: ModelPatcher, *_: Any) -> None:
     """ComfyUI has merged what it loaded just now; what was in place before keeps the merge it had."""
-    if patcher.model.model_lowvram:
-        _redirect_streamed(patcher)
-    merged = _state(patcher)
-    before = dict(merged.merges)
+    merged, wanted = _state(patcher), _wanted(patcher)
+    before = merged.follows
+    if before is not None and before != wanted and not _was_unloaded(patcher, merged):
+        merged.forget()  # part of the model may hold other strengths: `_bring_up_to_date` reloads
+        return
     merged.forget()  # parameters are others now, and ComfyUI may have unloaded the model without a word to us
-    for weight, merge in _wanted(patcher).items():
-        parameter = comfy.utils.get_attr(patcher.model, weight)
-        old = before.get(weight)
-        merged.record(weight, old[0] if old and old[1]() is parameter else merge, parameter)
+    merged.record(wanted, {weight: comfyui.parameter(patcher, weight) for weight in wanted})
+
+
+def _was_unloaded(patcher: ModelPatcher, merged: _Merged) -> bool:
+    """Whether no parameter that held a merge is in place any more; false where there was none to tell by."""
+    gone = [held() is None or held() is not comfyui.parameter(patcher, weight)
+            for weight, held in merged.parameters.items()]
+    return bool(gone) and all(gone)
 
 
 def _detached(patcher: ModelPatcher, unpatch_all: bool) -> None:
@@ -140,131 +169,115 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
 
     An error or a cancel on the way leaves the model unpatched, as it was before any LoHa.
     """
-    model = patcher.model
-    if model.current_weight_patches_uuid != patcher.patches_uuid:
+    if not comfyui.is_loaded(patcher):
         return  # not loaded, or with other patches: ComfyUI's load will merge
     merged = _state(patcher)
-    wanted = _wanted(patcher)
-    # What is backed up holds a merge, perhaps one of a patcher that is gone with its record.
-    changed = [weight for weight in wanted.keys() | patcher.backup.keys()
-               if merged.merges.get(weight, (None, None))[0] != wanted.get(weight, ())]
-    if not changed:
+    wanted, before = _wanted(patcher), merged.follows
+    if before == wanted:
         return
-    streamed = _redirect_streamed(patcher) if model.model_lowvram else set()
-    changed = [weight for weight in changed if weight not in streamed]
+    changed = [] if before is None else [
+        weight for weight in wanted.keys() | before.keys() if before.get(weight, ()) != wanted.get(weight, ())]
+    if before is None or comfyui.obstacle_to_rewriting(patcher, changed, _KEY):
+        merged.forget()
+        comfyui.reload(patcher)
+        return
     try:
-        together = _merge_grouped(patcher, merged, changed)
-        for weight in changed:
-            if weight not in together:
-                _merge_one(patcher, weight)
+        _rewrite(patcher, merged, changed)
+    except comfy.model_management.OOM_EXCEPTION:
+        merged.forget()
+        comfyui.reload(patcher)
+        return
     except BaseException:
-        patcher.detach()
+        comfyui.give_up(patcher)
         raise
-    merged.merges = {}
-    for weight in wanted.keys() | patcher.backup.keys():
-        merged.record(weight, wanted.get(weight, ()), comfy.utils.get_attr(model, weight))
+    merged.record(wanted, {weight: comfyui.parameter(patcher, weight) for weight in wanted})
+
+
+def _sampling(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A whole sampling. Where it runs out of memory beside kept originals, they go, and it runs again without them."""
+    patcher = executor.class_obj.model_patcher
+    merged = _state(patcher)
+    merged.needs = comfyui.sampling_memory(patcher, noise.shape)
+    try:
+        return executor(noise, *args, **kwargs)
+    except comfy.model_management.OOM_EXCEPTION:
+        if not merged.originals:
+            raise
+        merged.release()
+        comfy.model_management.soft_empty_cache()
+    return executor(noise, *args, **kwargs)
 
 
 def _wanted(patcher: ModelPatcher) -> dict[str, Merge]:
-    return {weight: tuple((patch[0], _identity(patch[1]), *patch[2:4]) for patch in patches)
-            for weight, patches in patcher.patches.items()}
+    return {weight: tuple((patch.strength, _identity(patch.adapter), patch.strength_model, patch.offset,
+                           _Same(patch.function)) for patch in patches)
+            for weight, patches in comfyui.patches_of(patcher).items()}
 
 
-def _identity(patch: Any) -> _Same:
+def _identity(adapter: Any) -> _Same:
     """The same for every adapter of one module: Apply LoHa makes adapters anew, over the same factors."""
-    return _Same(patch.weights[0] if isinstance(patch, LohaAdapter) else patch)
+    return _Same(adapter.weights[0] if isinstance(adapter, LohaAdapter) else adapter)
+
+
+def _rewrite(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> None:
+    together = _merge_grouped(patcher, merged, changed)
+    for weight in changed:
+        if weight not in together:
+            comfyui.merge_anew(patcher, weight)
 
 
 def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> set[str]:
     """Merge what consists of plain LoHa patches in a few launches, from originals kept on the GPU.
 
-    Returns the weights that are done. Left to `_merge_one` are those that ComfyUI's own load would round
-    otherwise (a stack of patches it rounds once, float8 at random, what is quantised it unpacks), and all of
-    them where the originals do not fit into VRAM or a person has turned this off.
+    Returns the weights that are done. Left over are those that ComfyUI's own load would round otherwise (a stack
+    of patches it rounds once, float8 at random, what is quantised it unpacks), and all of them where the originals
+    do not fit into VRAM or a person has turned this off.
     """
-    device = patcher.load_device
+    device, dtype = patcher.load_device, comfyui.merge_dtype(patcher.load_device)
     if os.environ.get(KEEP_VARIABLE) == "0":
         return set()
-    here = {}
+    here: dict[str, tuple[Tensor, tuple[Patch, ...]]] = {}
+    kept, patches = comfyui.originals(patcher), comfyui.patches_of(patcher)
     for weight in changed:
-        parameter = comfy.utils.get_attr(patcher.model, weight)
-        backup = patcher.backup.get(weight)
-        patches = patcher.patches.get(weight, [])
-        if (backup is not None and parameter.device == device and parameter.dtype == backup.weight.dtype
-                and parameter.dtype.itemsize > 1 and type(parameter.data) is Tensor
-                and (len(patches) < 2 or parameter.dtype == merge_dtype(device))
-                and parameter.data_ptr() != backup.weight.data_ptr() and all(map(_is_plain, patches))):
-            here[weight] = (parameter, patches)
-    if not here or not _keep_originals(patcher, merged, here):
+        held, original, mine = comfyui.parameter(patcher, weight), kept.get(weight), patches.get(weight, ())
+        if (original is not None and held.device == device and held.dtype == original.dtype
+                and held.shape == original.shape and held.dtype.itemsize > 1 and type(held.data) is Tensor
+                and (len(mine) < 2 or held.dtype == dtype)
+                and held.data_ptr() != original.data_ptr() and all(map(_is_plain, mine))):
+            here[weight] = (held, mine)
+    if not here or not _keep_originals(merged, {weight: kept[weight] for weight in here}, device):
         return set()
     with torch.inference_mode():  # parameters made under it take no writes outside
-        for weight, (parameter, patches) in here.items():
-            if not patches:
-                parameter.data.copy_(merged.originals[weight])
-    for layer in range(max(len(patches) for _, patches in here.values())):
-        weights = tuple(weight for weight, (_, patches) in here.items() if len(patches) > layer)
-        adapters = [here[weight][1][layer][1] for weight in weights]
+        for weight, (held, mine) in here.items():
+            if not mine:
+                held.data.copy_(merged.originals[weight])
+    for layer in range(max(len(mine) for _, mine in here.values())):
+        weights = tuple(weight for weight, (_, mine) in here.items() if len(mine) > layer)
+        mine = [here[weight][1][layer] for weight in weights]
         parameters = [here[weight][0] for weight in weights]
-        parts = [*parameters, *(adapter.weights[0] for adapter in adapters)]
+        parts = [*parameters, *(patch.adapter.weights[0] for patch in mine)]
         made_of, group = merged.groups.get((layer, weights), ([], None))
         if len(made_of) != len(parts) or any(old() is not new for old, new in zip(made_of, parts, strict=True)):
             bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
-            outs = [parameter.data for parameter in parameters]
-            group = Group(outs, [adapter.factors for adapter in adapters], bases)
+            group = Group([held.data for held in parameters], [patch.adapter.factors for patch in mine], bases)
             merged.groups[layer, weights] = ([ref(part) for part in parts], group)
-        group.merge([adapter.scale * here[weight][1][layer][0]
-                     for weight, adapter in zip(weights, adapters, strict=True)])
+        group.merge([patch.adapter.scale * patch.strength for patch in mine])
     return set(here)
 
 
-def _is_plain(patch: tuple) -> bool:
-    _, adapter, strength_model, offset, function = patch
-    return (isinstance(adapter, LohaAdapter) and adapter.is_additive and strength_model == 1.0
-            and offset is None and function is None)
+def _is_plain(patch: Patch) -> bool:
+    return (isinstance(patch.adapter, LohaAdapter) and patch.adapter.is_additive and patch.strength_model == 1.0
+            and patch.offset is None and patch.function is None)
 
 
-def _keep_originals(patcher: ModelPatcher, merged: _Merged, weights: Iterable[str]) -> bool:
-    """Bring the originals of these weights onto the GPU, if they are not there and there is room."""
-    device = patcher.load_device
-    missing = [weight for weight in weights if weight not in merged.originals]
+def _keep_originals(merged: _Merged, wanted: dict[str, Tensor], device: torch.device) -> bool:
+    """Bring these originals onto the GPU, if they are not there and there is room beside what sampling takes."""
+    missing: Iterable[str] = [weight for weight in wanted if weight not in merged.originals]
     if device.type != "cpu":
-        size = sum(patcher.backup[weight].weight.nbytes for weight in missing)
-        if size and comfy.model_management.get_free_memory(device) < size + _SPARE:
+        size = sum(wanted[weight].nbytes for weight in missing)
+        if size and comfy.model_management.get_free_memory(device) < size + max(_SPARE, merged.needs):
             return False
     for weight in missing:
         # Does not wait where ComfyUI has pinned the original.
-        merged.originals[weight] = patcher.backup[weight].weight.to(device, non_blocking=True)
+        merged.originals[weight] = wanted[weight].to(device, non_blocking=True)
     return True
-
-
-def _merge_one(patcher: ModelPatcher, weight: str) -> None:
-    """By ComfyUI's own way from the original, whatever the patches and the weight's format; it stays where it was."""
-    place = comfy.utils.get_attr(patcher.model, weight).device
-    backup = patcher.backup.get(weight)
-    if backup is not None:
-        comfy.utils.set_attr_param(patcher.model, weight, backup.weight)
-    if weight in patcher.patches:
-        patcher.patch_weight_to_device(weight, device_to=patcher.load_device)
-    parameter = comfy.utils.get_attr(patcher.model, weight)
-    parameter.data = parameter.data.to(place)
-
-
-def _redirect_streamed(patcher: ModelPatcher) -> set[str]:
-    """Point the merges that run at every forward at this patcher's patches; returns their weights.
-
-    A weight that had no patch until now gets such a merge: ComfyUI's load passes over what it streams already.
-    """
-    redirected = set()
-    for name, module in patcher.model.named_modules():
-        streamed = hasattr(module, "prev_comfy_cast_weights") and not getattr(module, "comfy_patched_weights", False)
-        for kind in ("weight", "bias"):
-            key, functions = f"{name}.{kind}", getattr(module, f"{kind}_function", [])
-            merges = [function for function in functions if isinstance(function, LowVramPatch)]
-            if streamed and not merges and key in patcher.patches and key not in patcher.backup:
-                _, set_func, convert_func = get_key_weight(patcher.model, key)
-                merges = [LowVramPatch(key, patcher.patches, convert_func, set_func)]
-                functions.insert(0, merges[0])
-            for function in merges:
-                function.patches = patcher.patches if key in patcher.patches else {key: []}
-                redirected.add(key)
-    return redirected

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..errors import FileError, show
-from ..module import Loha, LohaModule
-from . import container, peft
-from . import tensor_names as grouping
+from ...text import show
+from ..errors import FileError
+from ..module import BIAS_NAMES, Loha, LohaModule
+from . import container, peft, tensor_names
 from .finite import non_finite
 from .validate import loha_module
 
 
-def require_adapter(groups: grouping.Groups) -> None:
+def require_adapter(groups: tensor_names.ByModule) -> None:
     """Tell from names alone, before the data is read, that a file is for something else altogether.
 
     Raises:
@@ -23,14 +23,16 @@ def require_adapter(groups: grouping.Groups) -> None:
     """
     if not groups:
         raise FileError("holds no tensors; download it again.")
-    if not any(suffix in grouping.KNOWN for suffixes in groups.values() for suffix in suffixes):
+    if not any(suffix in tensor_names.KNOWN for suffixes in groups.values() for suffix in suffixes):
         keys = [key for suffixes in groups.values() for key in suffixes.values()]
         kind = " It looks like a checkpoint." if any(key.startswith("model.diffusion_model.") for key in keys) else ""
         raise FileError(f"holds no LoHa or LoRA: none of its {len(keys)} tensors belongs to one "
                         f"(first: '{show(keys[0])}').{kind} Choose a LoHa file.")
 
 
-def assemble(path: str | os.PathLike[str], header: container.Header, groups: grouping.Groups, data: Tensor) -> Loha:
+def assemble(
+    path: str | os.PathLike[str], header: container.Header, groups: tensor_names.ByModule, data: Tensor
+) -> Loha:
     """Validate every module of the data section (uint8, 1-D) and return the Loha, still without a source.
 
     Raises:
@@ -44,22 +46,22 @@ def assemble(path: str | os.PathLike[str], header: container.Header, groups: gro
     numbers: set[str] = set()
 
     for name, suffixes in groups.items():
-        if flaw := grouping.flaw(name):
+        if flaw := tensor_names.flaw(name):
             refused[name] = flaw
-        elif grouping.LOHA.isdisjoint(suffixes):
-            if grouping.SHARED.issuperset(suffixes):
+        elif tensor_names.LOHA.isdisjoint(suffixes):
+            if tensor_names.SHARED.issuperset(suffixes):
                 refused[name] = f"it holds {' and '.join(suffixes)} but no factors"
             else:
                 others[name] = {suffix: tensors[key] for suffix, key in suffixes.items()}
         else:
-            ours = {suffix: key for suffix, key in suffixes.items() if suffix not in grouping.BIAS}
-            if foreign := ours.keys() - grouping.LOHA - grouping.SHARED:
+            ours = {suffix: key for suffix, key in suffixes.items() if suffix not in BIAS_NAMES}
+            if foreign := ours.keys() - tensor_names.LOHA - tensor_names.SHARED:
                 raise FileError(f"module '{show(name)}': holds LoHa factors and also "
                                 f"'{show(', '.join(sorted(foreign)))}', so it is unclear what it is; "
                                 "save it as one kind.")
             modules[name] = loha_module(name, {suffix: tensors[key] for suffix, key in ours.items()})
             numbers.update(ours.values())
-            if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in grouping.BIAS}:
+            if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in BIAS_NAMES}:
                 others[name] = beside
 
     foreign = {groups[name][suffix]: (name, suffix) for name, kept in others.items() for suffix in kept}
@@ -80,7 +82,7 @@ def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]])
     zero = [name for name, module in modules.items() if module.alpha == 0]
     negative = [name for name, module in modules.items() if module.alpha is not None and module.alpha < 0]
     replaced = [name for name, tensors in others.items() if "set_weight" in tensors]
-    unknown = [name for name, tensors in others.items() if grouping.KNOWN.isdisjoint(tensors)]
+    unknown = [name for name, tensors in others.items() if tensor_names.KNOWN.isdisjoint(tensors)]
     facts = (
         (zero, "has alpha 0 and changes nothing", "have alpha 0 and change nothing"),
         (negative, "has a negative alpha and works the other way round",

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import FileError, show
+from ...text import show
+from ..errors import FileError
 from .opening import reason
 
 _LEFTOVER = re.compile(r"\.shinymas-[0-9a-f]{16}\.tmp")

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import FileError, show
+from ...text import show
+from ..errors import FileError
 
 MAX_FILE = 4 << 30
 MAX_HEADER = 8_000_000

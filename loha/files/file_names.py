@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import FileError, show
-from . import tensor_names as grouping
+from ...text import show
+from ..errors import FileError
+from . import tensor_names
 
 SUFFIX = ".safetensors"
 _MAX_PART = 200  # bytes; file systems allow 255, encrypted ones fewer
@@ -52,4 +53,4 @@ def _flaw(part: str) -> str | None:
         return "a part of it begins or ends with a space or ends with a dot"
     if len(os.fsencode(part)) > _MAX_PART:
         return f"it is longer than {_MAX_PART} bytes"
-    return "it holds control or text-direction characters" if grouping.flaw(part) else None
+    return "it holds control or text-direction characters" if tensor_names.flaw(part) else None

@@ -17,7 +17,7 @@ _KINDS = (
 )
 
 
-def fingerprint(path: str | os.PathLike[str]) -> tuple[str, int, int]:
+def file_stamp(path: str | os.PathLike[str]) -> tuple[str, int, int]:
     """Return (absolute path, size in bytes, mtime in ns): differs when the file was replaced.
 
     Raises:

@@ -13,10 +13,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import FileError, show
+from ...text import show
+from ..errors import FileError
 from ..module import Loha, Source
-from . import container
-from . import tensor_names as grouping
+from . import container, tensor_names
 from .assemble import assemble, require_adapter
 from .not_safetensors import looks_like
 from .opening import open_regular, reason
@@ -48,7 +48,7 @@ def _read(path: str | os.PathLike[str], file: BinaryIO) -> Loha:
     before = os.fstat(file.fileno())
     beginning = _header_bytes(file, before.st_size)
     header = container.parse_header(beginning[8:], before.st_size - len(beginning))
-    groups = grouping.group(entry.name for entry in header.entries)
+    groups = tensor_names.by_module(entry.name for entry in header.entries)
     require_adapter(groups)
 
     digest = hashlib.sha256(beginning)

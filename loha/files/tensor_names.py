@@ -5,15 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from ..module import CORE_NAMES, FACTOR_NAMES
+from ..module import BIAS_NAMES, CORE_NAMES, FACTOR_NAMES
 
 LOHA = frozenset((*FACTOR_NAMES, *CORE_NAMES))
 # Any kind of module may have these.
 SHARED = frozenset(("alpha", "dora_scale"))
-# These change a bias, not the weight, so they may stand beside a LoHa: ComfyUI's trainer writes that.
-BIAS = frozenset(("diff_b", "b_norm"))
 # What ComfyUI's adapters and loader know besides (comfy/weight_adapter, comfy/lora.py).
-_SINGLE = LOHA | SHARED | BIAS | {
+_SINGLE = LOHA | SHARED | BIAS_NAMES | {
     "diff", "set_weight", "w_norm", "reshape_weight", "lora_A", "lora_B",
     "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
     "oft_blocks", "oft_diag", "rescale",
@@ -28,12 +26,12 @@ KNOWN = _SINGLE | _LONGER
 _MAX_NAME = 256
 
 # module name → suffix → tensor name
-Groups = dict[str, dict[str, str]]
+ByModule = dict[str, dict[str, str]]
 
 
-def group(keys: Iterable[str]) -> Groups:
+def by_module(keys: Iterable[str]) -> ByModule:
     """Sort tensor names into modules. Every key is `tensor_name(name, suffix)` of exactly one place."""
-    groups: Groups = {}
+    groups: ByModule = {}
     for key in keys:
         name, suffix = _split(key)
         groups.setdefault(name, {})[suffix] = key

@@ -8,7 +8,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from ..errors import FileError, show
+from ...text import show
+from ..errors import FileError
 from ..module import CORE_NAMES, FACTOR_NAMES, LohaModule
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)

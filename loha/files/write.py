@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError, show
+from ...text import show
+from ..errors import FileError
 from ..module import Loha, Source
 from . import container
 from .atomic import write_whole

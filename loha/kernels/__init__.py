@@ -6,10 +6,11 @@ one weight (`merge_` in place), `Group` a whole file over `PackedFactors`. Impor
 nothing and needs no Triton.
 """
 
+from ..factors import Factors
 from .gradient.gradients import gradients
 from .merging.single import merge, merge_
 from .merging.whole_file import Group
-from .packing import Factors, PackedFactors
+from .packing import PackedFactors
 from .route import ROUTE_VARIABLE, ROUTES, Route, choose
 
 __all__ = [

@@ -1,15 +1,15 @@
-"""A flat LoHa module's four factors, and all of a file's in one device buffer."""
+"""All of a file's factors in one device buffer, padded as the kernels load them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import reduce
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+
+from ..factors import Factors
 
 _log = logging.getLogger(__name__)
 
@@ -17,80 +17,21 @@ _log = logging.getLogger(__name__)
 _ALIGNMENT = 128
 # The tensors of every `PackedFactors`: what lies around a tensor cannot be told from the tensor.
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
-_KEPT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Factors(NamedTuple):
-    """`ΔW = (w1_a·w1_b)∘(w2_a·w2_b)`: `*_a` (out, rank), `*_b` (rank, in·kernel); ranks may differ."""
+def for_triton(factors: Factors) -> Factors:
+    """The same in one dtype that the kernels multiply: fp64 as fp32."""
+    one = factors.uniform()
+    return one.cast(torch.float32) if one.dtype is torch.float64 else one
 
-    w1_a: Tensor
-    w1_b: Tensor
-    w2_a: Tensor
-    w2_b: Tensor
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in·kernel)."""
-        return self.w1_a.shape[0], self.w1_b.shape[1]
-
-    @property
-    def rank1(self) -> int:
-        return self.w1_b.shape[0]
-
-    @property
-    def rank2(self) -> int:
-        return self.w2_b.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.w1_a.dtype
-
-    def check(self) -> None:
-        """Raise ValueError unless the four are matrices that fit one another."""
-        sizes = [tuple(factor.shape) for factor in self]
-        fits = all(len(size) == 2 for size in sizes) and (
-            sizes[0][1] == sizes[1][0] and sizes[2][1] == sizes[3][0]
-            and sizes[0][0] == sizes[2][0] and sizes[1][1] == sizes[3][1]
-        )
-        if not fits:
-            raise ValueError(
-                f"factors of shapes {sizes}; expected (out, r1), (r1, in), (out, r2), (r2, in)"
-            )
-
-    @property
-    def common_dtype(self) -> torch.dtype:
-        """The one that holds all four: fp16 for fp8, fp32 for a mixture of halves."""
-        kept = (factor.dtype if factor.dtype in _KEPT_DTYPES else torch.float16 for factor in self)
-        return reduce(torch.promote_types, kept)
-
-    def uniform(self) -> Factors:
-        """The same in their common dtype."""
-        dtype = self.common_dtype
-        return Factors(*(factor.to(dtype) for factor in self))
-
-    def for_triton(self) -> Factors:
-        """The same in one dtype that the kernels multiply: fp64 as fp32."""
-        one = self.uniform()
-        return Factors(*(factor.float() for factor in one)) if one.dtype is torch.float64 else one
-
-    def stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Both `*_a` as (2, out, rank) and both `*_b` as (2, rank, in·kernel); a smaller rank ends in zeros."""
-        rank, (rows, columns) = max(self.rank1, self.rank2), self.shape
-        left, right = (
-            torch.zeros(2, *shape, dtype=dtype, device=self.w1_a.device) for shape in ((rows, rank), (rank, columns))
-        )
-        for place, (a, b) in enumerate(((self.w1_a, self.w1_b), (self.w2_a, self.w2_b))):
-            left[place, :, : b.shape[0]] = a
-            right[place, : b.shape[0]] = b
-        return left, right
-
-    def to(self, device: torch.device) -> Factors:
-        """On `device`, of one dtype: all in one pinned copy where that means a transfer to CUDA."""
-        if all(factor.device == device for factor in self):
-            return self.uniform()
-        if device.type == "cuda" and all(factor.device.type == "cpu" for factor in self):
-            return PackedFactors([self], device)[0]
-        return Factors(*(factor.to(device, non_blocking=True) for factor in self)).uniform()
+def on_device(factors: Factors, device: torch.device) -> Factors:
+    """On `device`, of one dtype: all in one pinned copy where that means a transfer to CUDA."""
+    if all(factor.device == device for factor in factors):
+        return factors.uniform()
+    if device.type == "cuda" and all(factor.device.type == "cpu" for factor in factors):
+        return PackedFactors([factors], device)[0]
+    return Factors(*(factor.to(device, non_blocking=True) for factor in factors)).uniform()
 
 
 class PackedFactors(Sequence[Factors]):
@@ -113,7 +54,7 @@ class PackedFactors(Sequence[Factors]):
         places, size = [], 0
         for module in modules:
             module.check()
-        uniform = [module.for_triton() for module in modules]
+        uniform = [for_triton(module) for module in modules]
         for factor, (rows, columns) in _with_padding(uniform):
             places.append((size, rows, columns))
             size += -(-rows * columns * factor.element_size() // _ALIGNMENT) * _ALIGNMENT

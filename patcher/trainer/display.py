@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.utils
 
 from ...loha import Loha
-from ...loha.training.run.curve import thinned
+from ...loha.training.run.chart import thinned
 from ...loha.training.run.loop import Training
 from ...loha.training.run.progress import Progress, Watcher
 from .samples import Samples

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from ...loha import Loha, files
-from ...loha.errors import SettingsError, show
+from ...loha.errors import SettingsError
 from ...loha.training.data import Latents, TrainingData
 from ...loha.training.optimisation.schedules import run_length
 from ...loha.training.run.digest import session_name
@@ -24,6 +24,7 @@ from ...loha.training.run.memory import require
 from ...loha.training.run.processes import World
 from ...loha.training.run.progress import Watcher
 from ...loha.training.settings.hyper_parameters import TrainingSettings
+from ...text import show
 from .models import TrainingModels
 
 _OUT_OF_MEMORY = (

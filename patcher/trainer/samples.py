@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...characters import NEGATIVE
 from ...loha import Loha
 from ...loha.training.settings.hyper_parameters import TrainingSettings
 from ..patching import Strengths, bind_to, patch
 from .run import Run
 
 _STEPS, _CFG, _SAMPLER, _SCHEDULER = 20, 7.0, "euler", "normal"
-_NEGATIVE = "nsfw, lowres, bad anatomy, bad hands, text, worst quality, low quality"
 
 
 class Samples:
@@ -59,7 +59,7 @@ class Samples:
 
     def _draw(self, model, clip, prompt: str, seed: int) -> Image.Image:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, _NEGATIVE))
+        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, NEGATIVE))
         latent = torch.zeros(1, 4, self._size // 8, self._size // 8,
                              device=comfy.model_management.intermediate_device())
         noise = comfy.sample.prepare_noise(latent, seed)

@@ -10,6 +10,8 @@ from comfy_cli.workflow_to_api import convert_ui_to_api
 from safetensors.torch import load_file
 
 GRAPHS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("shinymas-*.json"))
+# As version 0.1.0 shipped it: a person's saved graph.
+OLD = Path(__file__).resolve().parents[1] / "data" / "0.1.0" / "shinymas-v2.1.json"
 SIZE = (64, 96)
 
 
@@ -38,7 +40,7 @@ def the(prompt, kind):
     return found
 
 
-@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*GRAPHS, OLD], ids=[*(path.stem for path in GRAPHS), "0.1.0"])
 def test_a_shipped_graph_draws_and_reports(path, prompt_of, run_graph, server):
     prompt = prompt_of(path)
     outputs = run_graph(prompt)

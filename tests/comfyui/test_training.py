@@ -205,7 +205,11 @@ def test_bad_input_is_a_clear_sentence(run_graph, graph, settings, data, text):
     assert text in json.dumps(refused.value.details)
 
 
-@pytest.mark.parametrize("path", sorted((PACK / "workflows").glob("train-*.json")), ids=lambda path: path.stem)
+TRAINING_GRAPHS = {path.stem: path for path in sorted((PACK / "workflows").glob("train-*.json"))} | {
+    "0.1.0": PACK / "tests" / "data" / "0.1.0" / "train-shinymas-v2.0.json"}
+
+
+@pytest.mark.parametrize("path", TRAINING_GRAPHS.values(), ids=TRAINING_GRAPHS)
 def test_a_training_graph_runs_from_pictures_to_a_picture(path, object_info, run_graph, server, checkpoint,
                                                           sample_loha, pictures):
     """As shipped, but for the files, and sizes that a CPU can do."""

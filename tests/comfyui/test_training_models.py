@@ -39,7 +39,7 @@ def test_the_prediction_is_the_epsilon_of_core(loaded):
     timesteps = torch.tensor([50, 900])
     sampling = model.model.model_sampling
     sigmas = sampling.sigma(timesteps.float())
-    kept = NoiseSchedule(models.device).kept[timesteps]
+    kept = NoiseSchedule(models.device).alphas_cumprod[timesteps]
     torch.testing.assert_close(kept, 1 / (1 + sigmas**2), rtol=1e-3, atol=1e-6)
     spread = sigmas.view(-1, 1, 1, 1)
     with torch.no_grad():

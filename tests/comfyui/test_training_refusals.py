@@ -38,7 +38,7 @@ DATA = "ShinyMasTrainingData"
 
 
 @pytest.mark.parametrize("inputs, words", [
-    (WARM_UP, "lr_warmup_steps 10 and lr_scheduler page exclude each other"),
+    (WARM_UP, "lr_warmup_steps 10 and lr_scheduler model card exclude each other"),
     ({"train_unet": False, "train_text_encoder": False}, "nothing is left to train"),
     ({"use_tucker": True}, "use_tucker needs the 3×3 convolutions"),
     ({"network_rank": 0}, "network_rank: 0 is outside 1 to 128"),
@@ -80,7 +80,7 @@ def test_what_is_connected_is_not_judged_when_queued(read_through, node):
     schedule = {"schedule": node("PrimitiveInt", value=3)}
     info = read_through(SETTINGS, schedule, lr_scheduler="constant", lr_warmup_steps=["schedule", 0])
     assert "lr_warmup_steps: 3" in info
-    with pytest.raises(PromptFailed, match="ShinyMasTrainingSettings: lr_warmup_steps 3 and lr_scheduler page exclude"):
+    with pytest.raises(PromptFailed, match="ShinyMasTrainingSettings: lr_warmup_steps 3 and lr_scheduler model card"):
         read_through(SETTINGS, schedule, lr_scheduler="page", lr_warmup_steps=["schedule", 0])
 
 

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lohas import Layout, random_module, sd15_rows
-from shinymas_loha.loha import BindError, Loha, LohaModule
-from shinymas_loha.loha import block_weights as blocks
+from shinymas_loha.loha import BindError, Loha, LohaModule, block_weights
 from shinymas_loha.loha.binding import Skip, Target, bind
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -260,7 +259,7 @@ def test_strength_counts_when_overflow_is_judged():
 
 
 def test_block_weights_reach_the_weights_of_their_block():
-    weights = blocks.parse("0.5" + ",1" * 24 + ",0")
+    weights = block_weights.parse("0.5" + ",1" * 24 + ",0")
     far = "lora_unet_up_blocks_3_attentions_2_proj_in"
     binding = bind(_loha(LINEAR, far, ENCODER), TARGETS, lambda target: 2.0 * weights[target.block])
     assert {name: bound.strength for name, bound in binding.modules.items()} == {LINEAR: 2.0, ENCODER: 1.0}
@@ -291,7 +290,7 @@ def test_every_module_is_counted_once(modules, others, refused, strengths):
     others = {name: {"diff": torch.zeros(shape)} for name, shape in others.items() if name not in modules}
     loha = Loha({name: _module(shape, ranks=(1, 1)) for name, shape in modules.items()}, others,
                 {f"refused {name}": "for a reason" for name in refused})
-    weights = dict(zip(blocks.BLOCKS, strengths, strict=True))
+    weights = dict(zip(block_weights.BLOCKS, strengths, strict=True))
     binding = bind(loha, TARGETS, lambda target: weights[target.block])
     assert binding.applied + len(binding.skipped) + len(binding.unknown) == len(loha)
     assert not set(binding.modules) & set(binding.others)

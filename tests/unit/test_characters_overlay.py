@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from shinymas_loha.characters import CastError, build, fingerprint, load_casts
+from shinymas_loha.characters import CastError, build, cast_stamps, load_casts
 
 HANAKO = "version: 1\ncharacters:\n  - name: Yamada Hanako\n    tags: [1girl, green hair, large breasts]\n"
 
@@ -76,10 +76,10 @@ def test_an_overlay_whose_alias_is_anothers_is_reported(user):
 def test_an_edited_file_is_read_anew(user):
     folder, write = user
     write("mine.yaml", HANAKO)
-    before, names = fingerprint(folder), load_casts(folder).character_names()
+    before, names = cast_stamps(folder), load_casts(folder).character_names()
     write("mine.yaml", HANAKO.replace("Hanako", "Haruko"))
     os.utime(folder / "shinymas" / "mine.yaml", ns=(1, 1))
-    assert fingerprint(folder) != before
+    assert cast_stamps(folder) != before
     assert load_casts(folder).character_names() == (*names[:-1], "Yamada Haruko")
 
 

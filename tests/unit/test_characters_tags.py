@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shinymas_loha.characters.tags import holds_any, plain, split, tag_key
+from shinymas_loha.characters.tags import plain, split, tag_key
+from shinymas_loha.characters.withheld import holds_any
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shinymas_loha.loha import report as summary
+from shinymas_loha.loha import report
 from shinymas_loha.loha.binding import bind
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import read, resolve_name, save, tensor_name
@@ -228,7 +228,7 @@ def test_row_41_unusable_names_are_refused_and_escaped(tmp_path, name, reason):
     assert list(loha.modules) == ["m"]
     ((found, why),) = loha.refused.items()
     assert found == name and why.startswith(reason)
-    (line,) = (line for line in summary.report(bind(loha, [])) if line.startswith("left off") and reason in line)
+    (line,) = (line for line in report.binding_lines(bind(loha, [])) if line.startswith("left off") and reason in line)
     assert len(line) < 240 and line.isprintable()
     assert len(name) < 100 or "(1000000 characters)" in line
 

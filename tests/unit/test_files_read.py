@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 from shinymas_loha.loha.errors import FileError
-from shinymas_loha.loha.files import fingerprint, read
+from shinymas_loha.loha.files import file_stamp, read
 from shinymas_loha.tests.unit.files_helpers import file_bytes, flat, tucker
 
 
@@ -62,13 +62,13 @@ def test_the_source_tells_a_replaced_file(tmp_path):
     loha = _read(tmp_path, flat())
     path = tmp_path / "a.safetensors"
     source = loha.source
-    assert fingerprint(path) == (source.path, source.size, source.mtime_ns)
+    assert file_stamp(path) == (source.path, source.size, source.mtime_ns)
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     os.utime(path, ns=(0, 1))
-    assert fingerprint(path) != (source.path, source.size, source.mtime_ns)
+    assert file_stamp(path) != (source.path, source.size, source.mtime_ns)
     path.unlink()
     with pytest.raises(FileError, match="cannot be read"):
-        fingerprint(path)
+        file_stamp(path)
 
 
 class _Net(torch.nn.Module):

@@ -35,7 +35,7 @@ def test_a_weight(route, seed, out, inputs, rank1, rank2, scale, layout, weight,
     truth = merged64(target, factors, scale)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHINYMAS_LOHA_ROUTE", route)
-        assert merge_(target, *factors, scale) == route
+        assert merge_(target, factors, scale) == route
     assert_merged(target, truth)
 
 
@@ -66,7 +66,7 @@ def test_weights_larger_than_a_block():
         weight = random_weight(1, 1300, 5000, "contiguous", dtype)
         factors = random_factors(1, 1300, 5000, 4, 3, torch.float16)
         truth = merged64(weight, factors, 0.7)
-        assert merge_(weight.view(1300, 5000, 1, 1), *factors, 0.7) == "cpu-blocked"
+        assert merge_(weight.view(1300, 5000, 1, 1), factors, 0.7) == "cpu-blocked"
         assert_merged(weight, truth)
 
 
@@ -97,14 +97,14 @@ def test_a_group_finds_a_weight_that_moved():
 def test_a_weight_without_elements_is_left_alone(shape):
     weight = torch.empty(shape)
     factors = random_factors(0, *shape, 2, 3, torch.float16)
-    assert merge_(weight, *factors, 1.0) == "cpu-blocked"
+    assert merge_(weight, factors, 1.0) == "cpu-blocked"
     assert Group([weight], PackedFactors([factors], torch.device("cpu"))).merge([1.0]) == {}
 
 
 def test_rank_zero_adds_nothing():
     weight = torch.ones(4, 6)
     factors = random_factors(0, 4, 6, 0, 3, torch.float16)
-    merge_(weight, *factors, 1.0)
+    merge_(weight, factors, 1.0)
     assert torch.equal(weight, torch.ones(4, 6))
     outs = [torch.full((4, 6), torch.nan) for _ in range(2)]
     merge(outs[0], weight, factors, 1.0)
@@ -117,8 +117,8 @@ def test_a_parameter_and_an_inference_tensor_are_weights_too():
     parameter = torch.nn.Parameter(torch.zeros(8, 8))
     with torch.inference_mode():
         buffer = torch.zeros(8, 8)
-    merge_(parameter, *factors, 1.0)
-    merge_(buffer, *factors, 1.0)
+    merge_(parameter, factors, 1.0)
+    merge_(buffer, factors, 1.0)
     assert torch.equal(parameter, buffer) and parameter.grad_fn is None
 
 
@@ -132,7 +132,7 @@ def test_a_parameter_and_an_inference_tensor_are_weights_too():
 )
 def test_factors_that_do_not_fit_are_refused(weight, sizes, said):
     with pytest.raises(ValueError) as raised:
-        merge_(torch.zeros(weight), *random_factors(0, *sizes, torch.float16), 1.0)
+        merge_(torch.zeros(weight), random_factors(0, *sizes, torch.float16), 1.0)
     assert said in str(raised.value)
 
 
@@ -149,7 +149,7 @@ def test_a_base_unlike_the_weight_is_refused(base):
 def test_factors_that_do_not_fit_one_another_are_refused():
     factors = random_factors(0, 4, 6, 2, 2, torch.float16)._replace(w2_b=torch.zeros(3, 6))
     with pytest.raises(ValueError, match="expected"):
-        merge_(torch.zeros(4, 6), *factors, 1.0)
+        merge_(torch.zeros(4, 6), factors, 1.0)
 
 
 def test_a_group_refuses_counts_that_differ():

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lohas import sd15_rows
-from shinymas_loha.loha import files
-from shinymas_loha.loha import report as summary
+from shinymas_loha.loha import files, report
 from shinymas_loha.loha.binding import bind
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -36,5 +35,5 @@ def test_the_pages_network_is_read_and_bound_whole(folder, tmp_path):
 
     binding = bind(loha, [row.target(torch.float16) for row in ROWS])
     binding.demand(strict=True)
-    assert summary.report(binding)[:4] == ["modules: 302", "applied: 302", "skipped: 0", "unknown: 0"]
+    assert report.binding_lines(binding)[:4] == ["modules: 302", "applied: 302", "skipped: 0", "unknown: 0"]
     assert (binding.file_base, binding.model_base) == ("SD 1.5", "SD 1.5")

@@ -6,6 +6,7 @@ backward in 3.x, which is not the gradient.
 
 import lycoris.functional.loha as lycoris_loha
 import pytest
+import reference
 import torch
 from lohas import DORA_LAYOUTS, LAYOUTS, random_module, random_weight
 from lycoris.modules.loha import LohaModule as LycorisModule
@@ -36,7 +37,7 @@ def test_lycoris_diff_weight(layout, dtype):
         *(tensor if tensor is None else tensor.float() for tensor in
           (module.w1_b, module.w1_a, module.w2_b, module.w2_a, module.t1, module.t2)),
         gamma=torch.tensor(module.scale))
-    _close(product.delta(module, layout.shape), theirs.reshape(layout.shape))
+    _close(reference.delta(module, layout.shape), theirs.reshape(layout.shape))
 
 
 @pytest.mark.parametrize("name", ["linear", "conv1x1", "conv3x3"])
@@ -45,7 +46,7 @@ def test_lycoris_gradients_of_flat_modules(name):
     leaves = [tensor.clone().requires_grad_() for tensor in (module.w1_b, module.w1_a, module.w2_b, module.w2_a)]
     grad = random_weight(tuple(module.delta_shape), seed=2)
     (lycoris_loha.diff_weight(*leaves, None, None, gamma=torch.tensor(module.scale)) * grad).sum().backward()
-    ours = product.gradients(grad, *product.flat_factors(module), module.scale)
+    ours = reference.gradients(grad, product.flat_factors(module), module.scale)
     for mine, leaf in zip(ours, (leaves[1], leaves[0], leaves[3], leaves[2]), strict=True):
         _close(mine, leaf.grad)
 
@@ -60,7 +61,7 @@ def test_lycoris_weight_decomposition(layout):
     merged = theirs.apply_weight_decompose(layer.weight + theirs.get_weight(layer.weight.shape), 1)
 
     weight = layer.weight.detach().clone()
-    product.merge_dora_(weight, *product.flat_factors(module), module.scale, module.dora_scale, 1.0)
+    product.merge_dora_(weight, product.flat_factors(module), module.scale, module.dora_scale, 1.0)
     _close(weight, merged.detach())
 
 
@@ -75,4 +76,4 @@ def test_peft_delta_weight(layout):
               if "default" in getattr(peft, name)}
     assert ("hada_t1" in stored) == layout.tucker
     ours = LohaModule("module", *(stored.get(name) for name in (*FACTOR_NAMES, *CORE_NAMES)), alpha=2.0)
-    _close(product.delta(ours, layout.shape), peft.get_delta_weight("default").detach())
+    _close(reference.delta(ours, layout.shape), peft.get_delta_weight("default").detach())

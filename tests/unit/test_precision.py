@@ -1,6 +1,7 @@
 """Every product is float32 in full, whatever another node of the same process has allowed."""
 
 import pytest
+import reference
 import torch
 from shinymas_loha.loha import LohaModule, product
 from shinymas_loha.loha.kernels import gradients, merge_
@@ -11,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 FACTORS = random_factors(0, 6, 8, 2, 3, torch.float32)
 MODULE = LohaModule("a", *FACTORS, alpha=1.0)
 JOBS = {
-    "cpu-blocked": lambda: merge_(torch.zeros(6, 8), *FACTORS, 0.5),
-    "grouped-torch": lambda: merge_(torch.zeros(6, 8), *FACTORS, 0.5),
-    "reference": lambda: merge_(torch.zeros(6, 8), *FACTORS, 0.5),
-    "DoRA": lambda: product.merge_dora_(torch.ones(6, 8), *FACTORS, 0.5, torch.ones(6, 1), 0.5),
+    "cpu-blocked": lambda: merge_(torch.zeros(6, 8), FACTORS, 0.5),
+    "grouped-torch": lambda: merge_(torch.zeros(6, 8), FACTORS, 0.5),
+    "reference": lambda: merge_(torch.zeros(6, 8), FACTORS, 0.5),
+    "DoRA": lambda: product.merge_dora_(torch.ones(6, 8), FACTORS, 0.5, torch.ones(6, 1), 0.5),
     "gradient": lambda: gradients(torch.ones(6, 8), FACTORS, 0.5),
-    "reference gradient": lambda: product.gradients(torch.ones(6, 8), *FACTORS, 0.5),
-    "ΔW": lambda: product.delta(MODULE),
-    "norm": lambda: product.squared_norm(MODULE),
+    "reference gradient": lambda: reference.gradients(torch.ones(6, 8), FACTORS, 0.5),
+    "ΔW": lambda: reference.delta(MODULE),
+    "norm": lambda: product.squared_norm(LohaModule("a", *FACTORS, alpha=1.0)),
     "peak": lambda: product.largest(MODULE),
 }
 

@@ -12,7 +12,7 @@ def test_latents_are_counted_to_the_byte(tiny_models, tiny_data):
     latents = Latents(data, tiny_models.encode)
     for batch in data.epoch(0, 0):
         latents(batch, 0)
-    kept = [tensor for posterior in latents._kept.values() for tensor in (posterior.mean, posterior.std)]
+    kept = [tensor for posterior in latents._cache.values() for tensor in (posterior.mean, posterior.std)]
     assert latent_bytes(data) == sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 import pytest
-from shinymas_loha.loha.training.run.curve import thinned
+from shinymas_loha.loha.training.run.chart import thinned
 
 
 def test_a_short_run_is_told_step_by_step():

@@ -12,7 +12,7 @@ from shinymas_loha.loha.training.data import (
     FolderOptions,
     TrainingData,
     describe_data,
-    fingerprint,
+    folders_digest,
     index_pictures,
 )
 
@@ -145,9 +145,9 @@ def test_cancelling_passes_through(tmp_path):
 def test_the_fingerprint_follows_the_folder(tmp_path):
     _save(tmp_path / "1_a" / "a.png")
     options = _options(tmp_path)
-    before = fingerprint(options)
-    assert fingerprint(options) == before
+    before = folders_digest(options)
+    assert folders_digest(options) == before
     (tmp_path / "1_a" / "a.txt").write_text("new", encoding="utf-8")
-    after = fingerprint(options)
+    after = folders_digest(options)
     assert after != before
-    assert fingerprint(_options(tmp_path, batch_size=2)) != after
+    assert folders_digest(_options(tmp_path, batch_size=2)) != after

@@ -47,14 +47,14 @@ def stop_after(step):
 
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_cancelled_run_goes_on_bit_for_bit(training, step):
-    whole = training(lr_scheduler="page")
+    whole = training(lr_scheduler="model card")
     whole.run()
-    first = training(lr_scheduler="page")
+    first = training(lr_scheduler="model card")
     with pytest.raises(Cancelled):
         first.run(stop_after(step))
     state = read_state(first.folder.path / STATE_FILE)
     assert state.step == step
-    second = training(folder=first.folder, resume=state, lr_scheduler="page")
+    second = training(folder=first.folder, resume=state, lr_scheduler="model card")
     second.run()
     assert second.losses == whole.losses
     assert same(second.network.state_dict(), whole.network.state_dict())

@@ -10,7 +10,7 @@ from shinymas_loha.loha.training.optimisation.schedules import build, curve, run
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LinearLR, SequentialLR
 
-NAMES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")
+NAMES = ("model card", "cosine_with_restarts", "cosine", "constant", "linear")
 STEPS = 20
 
 
@@ -34,12 +34,12 @@ def test_the_page_over_31_epochs_is_torchs_own():
         LinearLR(optimizer, 0.1, total_iters=n),
         CosineAnnealingWarmRestarts(optimizer, n * 2, T_mult=2),
     ], [n])
-    ours = curve("page", learning_rate=1e-3, steps_per_epoch=n, total_steps=31 * n)
+    ours = curve("model card", learning_rate=1e-3, steps_per_epoch=n, total_steps=31 * n)
     assert ours == _rates(printed, optimizer, 31 * n)
 
 
 def test_the_page_follows_its_formula_and_bottoms_after_3_7_15_and_31_epochs():
-    ours = curve("page", learning_rate=1e-3, steps_per_epoch=STEPS, total_steps=31 * STEPS)
+    ours = curve("model card", learning_rate=1e-3, steps_per_epoch=STEPS, total_steps=31 * STEPS)
     expected = [1e-3 * (0.1 + 0.9 * step / STEPS) for step in range(STEPS)]
     for epochs in (2, 4, 8, 16):
         length = epochs * STEPS
@@ -72,7 +72,7 @@ def test_linear_and_constant():
 @pytest.mark.parametrize("stop", [1, STEPS - 1, STEPS, STEPS + 1, 3 * STEPS, 77])
 def test_resuming_continues_to_the_bit(name, stop):
     total = 7 * STEPS
-    settings = {"steps_per_epoch": STEPS, "total_steps": total, "warmup": 0 if name == "page" else 5}
+    settings = {"steps_per_epoch": STEPS, "total_steps": total, "warmup": 0 if name == "model card" else 5}
     whole = curve(name, learning_rate=1e-3, **settings)
     first = _optimizer()
     schedule = build(name, first, **settings)
@@ -87,12 +87,12 @@ def test_resuming_continues_to_the_bit(name, stop):
 def test_groups_keep_their_own_peaks():
     groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in (1e-3, 5e-4)]
     optimizer = torch.optim.SGD(groups)
-    build("page", optimizer, steps_per_epoch=4, total_steps=28)
+    build("model card", optimizer, steps_per_epoch=4, total_steps=28)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-4, 5e-5])
 
 
 def test_unknown_names_and_empty_runs_are_refused():
-    with pytest.raises(SettingsError, match="'wave' is not one of page"):
+    with pytest.raises(SettingsError, match="'wave' is not one of model card"):
         build("wave", _optimizer(), steps_per_epoch=1, total_steps=1)
     with pytest.raises(SettingsError, match="10 steps of warm-up leave nothing of a run of 10: lower it"):
         build("linear", _optimizer(), steps_per_epoch=1, total_steps=10, warmup=10)

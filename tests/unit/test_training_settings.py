@@ -13,7 +13,7 @@ def test_the_defaults_are_the_pages_run():
     settings = TrainingSettings()
     assert (settings.network_rank, settings.network_alpha, settings.module_set) == (16, 1.0, "linear")
     assert (settings.optimizer, settings.learning_rate, settings.max_grad_norm) == ("AdamW8bit", 1e-3, 1.0)
-    assert (settings.lr_scheduler, settings.max_train_epochs, settings.save_every_n_epochs) == ("page", 31, 1)
+    assert (settings.lr_scheduler, settings.max_train_epochs, settings.save_every_n_epochs) == ("model card", 31, 1)
     assert (settings.clip_skip, settings.max_token_length, settings.mixed_precision) == (2, 225, "fp16")
     assert settings.train_unet and settings.train_text_encoder
     data = DataOptions()
@@ -57,7 +57,7 @@ def test_settings_do_not_change():
     ({"max_token_length": 100}, "max_token_length: 100 is not a multiple of 75"),
     ({"module_set": "everything"}, "'everything' is not one of attention-mlp, linear, all"),
     ({"train_unet": False, "train_text_encoder": False}, "nothing is left to train"),
-    ({"lr_warmup_steps": 10}, "exclude each other: the page's schedule warms up"),
+    ({"lr_warmup_steps": 10}, "exclude each other: its schedule warms up"),
     ({"use_tucker": True}, "use_tucker needs the 3×3 convolutions"),
     ({"conv_rank": 4}, "conv_rank 4 needs the 3×3 convolutions"),
     ({"seed": -1}, "seed: -1 is outside"),

@@ -172,7 +172,7 @@ def test_keys_that_are_honoured(line, field, value):
     ('network_train_unet_only = "yes"', "network_train_unet_only: expected true or false"),
     ("fp16 = true\nbf16 = true", "fp16 and bf16 exclude each other"),
     ("full_fp16 = true", "full_fp16 = true cannot be honoured"),
-    ('lr_scheduler = "polynomial"', "lr_scheduler: 'polynomial' is not one of page"),
+    ('lr_scheduler = "polynomial"', "lr_scheduler: 'polynomial' is not one of model card"),
     ('lr_scheduler = "custom"\nlr_warmup_steps = 5', "exclude each other"),
     ('lr_scheduler = "cosine"\nlr_warmup_steps = 0.05', "0.05 is a fraction"),
     ('save_model_as = "ckpt"', "save_model_as = 'ckpt' cannot be honoured: other formats can run code"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from shinymas_loha.loha.training.network.loha_network import LohaNetwork
-from shinymas_loha.loha.training.objective import loss as step_module
+from shinymas_loha.loha.training.objective import loss as loss_module
 from shinymas_loha.loha.training.objective.loss import Step
 from shinymas_loha.loha.training.objective.noise import Draw
 
@@ -157,7 +157,7 @@ def test_one_unet_forward_a_batch(tiny_models, tiny_settings):
 def test_an_untrained_text_encoder_reads_a_caption_once(tiny_models, tiny_settings, monkeypatch, trained, repeat, room,
                                                         made):
     """Where captions repeat (else a batch together) and there is room; and losses do not depend on what is kept."""
-    monkeypatch.setattr(step_module, "_KEPT_STATES", room)
+    monkeypatch.setattr(loss_module, "_CACHED_STATES", room)
     settings = tiny_settings(train_text_encoder=trained)
     step, latents, drawn = Step(tiny_models, settings, "fp32", captions_repeat=repeat), torch.randn(2, 4, 8, 8), _draw()
     runs = []

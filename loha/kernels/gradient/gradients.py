@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...factors import Factors
 from ...precision import full_precision
-from ..packing import Factors
 from ..route import MAX_RANK, TRITON_ROUTES, attempt, choose
 
 # Elements of a block of rows: two such temporaries, 4 MB in float32.
@@ -77,9 +77,9 @@ def in_blocks(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: flo
 def _with_triton(
     grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float, found: list[Factors]
 ) -> None:
-    from . import triton as triton_gradient
+    from . import triton
 
-    found.append(triton_gradient.gradients(_of_one_dtype(grad), factors.uniform(), scale))
+    found.append(triton.gradients(_of_one_dtype(grad), factors.uniform(), scale))
 
 
 def _of_one_dtype(grad: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...factors import Factors
 from ..merging.triton import on_device, rank_product
-from ..packing import Factors, padded_rank
+from ..packing import padded_rank
 
 # Programs wanted a launch: some two for each multiprocessor of a large GPU.
 _PROGRAMS = 264

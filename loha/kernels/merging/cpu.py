@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...factors import Factors
 from ...precision import full_precision
-from ..packing import Factors
 
 # Elements a block. Measured on two Zen 3 cores over the page's 302 shapes: below 2^19 the matrix
 # product's start-up shows, above it the buffers leave the cache; 2^19 makes 4 MB of them for a

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ... import product
-from ..packing import Factors
+from ...factors import Factors
+from ..packing import for_triton, on_device
 from ..route import CPU_BLOCKED, FUSED_TRITON, GROUPED_TORCH, attempt, choose
-from . import cpu
-from . import stacked as grouped_torch
+from . import cpu, stacked
 
 
-def merge_(weight: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor, scale: float) -> str:
+def merge_(weight: Tensor, factors: Factors, scale: float) -> str:
     """`weight += scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, in place; the rest as in `merge`."""
-    return merge(weight, weight, Factors(w1_a, w1_b, w2_a, w2_b), scale)
+    return merge(weight, weight, factors, scale)
 
 
 @torch.inference_mode()
@@ -50,20 +50,20 @@ def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> str:
 
 def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float) -> None:
     """`out = base + scale·ΔW` by this route; arguments as `check` wants them."""
-    factors = factors.to(out.device)
+    factors = on_device(factors, out.device)
     if route == FUSED_TRITON:
-        from . import triton as triton_merge
+        from . import triton
 
-        triton_merge.merge_one(out, base, factors.for_triton(), scale)
+        triton.merge_one(out, base, for_triton(factors), scale)
     elif route == CPU_BLOCKED:
         cpu.merge(out, base, factors, scale)
     else:
         if out is not base:
             out.copy_(base)
         if route == GROUPED_TORCH:
-            grouped_torch.merge_stack_([out], [factors], [scale])
+            stacked.merge_stack_([out], [factors], [scale])
         else:
-            product.merge_(out, *factors, scale)
+            product.merge_(out, factors, scale)
 
 
 def check(out: Tensor, base: Tensor, factors: Factors) -> None:

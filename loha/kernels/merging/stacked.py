@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...factors import Factors
 from ...precision import full_precision
-from ..packing import Factors
 
 # Elements of each of the two products held at a time: 2 × 16 MB, which a large GPU's L2 cache keeps.
 _CHUNK = 1 << 22

@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...factors import Factors
 from ..layout import is_aligned, matrix_layout
-from ..packing import Factors, padded_rank
+from ..packing import padded_rank
 
 TRITON_DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 # Columns of the table: six pointers, two extents, strides of base, out, b1, b2, first tile, tiles across.

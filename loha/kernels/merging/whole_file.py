@@ -11,10 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...factors import Factors
 from ..layout import is_aligned
-from ..packing import Factors, PackedFactors, is_packed, padded_rank, staging
+from ..packing import PackedFactors, is_packed, padded_rank, staging
 from ..route import GROUPED_TORCH, GROUPED_TRITON, Route, attempt, choose
-from . import stacked as grouped_torch
+from . import stacked
 from .single import check, is_empty, run
 
 
@@ -123,11 +124,11 @@ class _TableJob(_Job):
     _table = None
 
     def merge(self, scales: Sequence[float]) -> None:
-        from . import triton as triton_merge
+        from . import triton
 
         device = self.outs[0].device
         if self._table is None:
-            self._table = triton_merge.Table(self.outs, self.bases, self.factors)
+            self._table = triton.Table(self.outs, self.bases, self.factors)
         mine = staging(4 * len(self.modules), device).view(torch.float32)
         mine.copy_(torch.tensor([scales[index] for index in self.modules]))
         self._table.merge(mine.to(device, non_blocking=True))
@@ -139,7 +140,7 @@ class _StackJob(_Job):
             if out is not base:
                 out.copy_(base)
         factors = [module.uniform() for module in self.factors]
-        grouped_torch.merge_stack_(self.outs, factors, [scales[index] for index in self.modules])
+        stacked.merge_stack_(self.outs, factors, [scales[index] for index in self.modules])
 
 
 class _SingleJob(_Job):

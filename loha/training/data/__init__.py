@@ -4,7 +4,7 @@ from ..randomness import seed_for, stream
 from ..settings.pictures import CaptionOptions, DataOptions, FolderOptions
 from .captions import CaptionError, read_caption, tags_of, varied
 from .dataset import Batch, Item, TrainingData
-from .folders import ImageFolder, fingerprint
+from .folders import ImageFolder, folders_digest
 from .index import PictureIndex, index_pictures
 from .info import describe_data
 from .latents import Latents, Posterior
@@ -13,5 +13,5 @@ from .pictures import PictureError
 __all__ = [
     "Batch", "CaptionError", "CaptionOptions", "DataOptions", "FolderOptions", "ImageFolder", "Item",
     "Latents", "PictureError", "PictureIndex", "Posterior", "TrainingData", "describe_data",
-    "fingerprint", "index_pictures", "read_caption", "seed_for", "stream", "tags_of", "varied",
+    "folders_digest", "index_pictures", "read_caption", "seed_for", "stream", "tags_of", "varied",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from ...errors import FileError, show
+from ....text import show
+from ...errors import FileError
 from ..settings.pictures import CaptionOptions
 
 CAPTION_ENDINGS = (".txt", ".caption")
@@ -61,12 +62,12 @@ def varied(caption: str, options: CaptionOptions, draw: random.Random) -> str:
         return ""
     if options.shuffle or options.tag_dropout:
         tags = tags_of(caption)
-        kept, free = tags[:options.keep_tokens], tags[options.keep_tokens:]
+        fixed, free = tags[:options.keep_tokens], tags[options.keep_tokens:]
         if options.shuffle:
             draw.shuffle(free)
         if options.tag_dropout:
             free = [tag for tag in free if draw.random() >= options.tag_dropout]
-        caption = ", ".join(kept + free)
+        caption = ", ".join(fixed + free)
     return f"{options.prefix} {caption}".strip() if options.prefix else caption
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ...errors import FileError, SettingsError, show
+from ....text import show
+from ...errors import FileError, SettingsError
 from ..settings.pictures import MAX_REPEATS, DataOptions, FolderOptions
 from .captions import CAPTION_ENDINGS
 from .pictures import PICTURE_ENDINGS
@@ -87,7 +88,7 @@ def list_folder(folder: ImageFolder) -> Listing:
     return Listing(tuple(pictures), found, tuple(refused))
 
 
-def fingerprint(options: DataOptions) -> str:
+def folders_digest(options: DataOptions) -> str:
     """Changes when a file in the folders is added, taken away or written: 64 hex digits.
 
     Looks at names, sizes and times, not into the files. Raises as `image_folders`.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import FileError, show
+from ....text import show
+from ...errors import FileError
 from ..settings.pictures import DataOptions
 from .buckets import Size, bucket_for
 from .captions import CaptionError, read_caption

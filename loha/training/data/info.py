@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from ...errors import show
+from ....text import show
 from .dataset import TrainingData
 
 _SHOWN = 50

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...errors import FileError, SettingsError, show
+from ....text import show
+from ...errors import FileError, SettingsError
 from .dataset import Batch, TrainingData
 
 _LEFTOVER_AGE = 3600  # seconds
@@ -64,7 +65,7 @@ class Latents:
         self._encode = encode
         self._folder = folder
         self._vae_key = vae_key
-        self._kept: dict[tuple[int, bool], Posterior] = {}
+        self._cache: dict[tuple[int, bool], Posterior] = {}
         self._content: dict[int, str] = {}
         if data.options.latent_cache == "disk":
             _sweep(folder)
@@ -93,18 +94,18 @@ class Latents:
 
     def _from_memory(self, picture: int, flipped: bool) -> Posterior:
         key = (picture, flipped)
-        if key not in self._kept:
-            self._kept[key] = self._fresh(picture, flipped)
-        return self._kept[key]
+        if key not in self._cache:
+            self._cache[key] = self._fresh(picture, flipped)
+        return self._cache[key]
 
     def _from_disk(self, picture: int, flipped: bool) -> Posterior:
         path = self._folder / f"{self._key(picture, flipped)}.safetensors"
         width, height = self._data.index.bucket(picture)
-        kept = _read(path, (height // 8, width // 8))
-        if kept is None:
-            kept = self._fresh(picture, flipped)
-            _write(path, kept)
-        return kept
+        cached = _read(path, (height // 8, width // 8))
+        if cached is None:
+            cached = self._fresh(picture, flipped)
+            _write(path, cached)
+        return cached
 
     def _key(self, picture: int, flipped: bool) -> str:
         if picture not in self._content:

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ...errors import FileError, show
+from ....text import show
+from ...errors import FileError
 from ..settings.pictures import BUCKET_STEP
 from .buckets import Size
 

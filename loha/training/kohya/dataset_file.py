@@ -7,34 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 from ..settings.fields import coerced, describe
 from ..settings.pictures import CaptionOptions, DataOptions, FolderOptions
+from .keys import KEYS, SUBSET_KEYS, Part
 from .toml import parse
 
-# Key → field, of all pictures together …
-_WHOLE = {
-    "resolution": "resolution", "batch_size": "batch_size", "train_batch_size": "batch_size",
-    "enable_bucket": "buckets", "min_bucket_reso": "bucket_min", "max_bucket_reso": "bucket_max",
-}
-# … and of the captions of a folder.
-_CAPTIONS = {
-    "shuffle_caption": "shuffle", "keep_tokens": "keep_tokens", "caption_dropout_rate": "caption_dropout",
-    "caption_tag_dropout_rate": "tag_dropout", "caption_prefix": "prefix", "caption_extension": "extension",
-}
-_FOLDER = ("image_dir", "num_repeats", "class_tokens", "flip_aug")
-_CACHE = ("cache_latents", "cache_latents_to_disk")
-_ZERO: tuple[Any, ...] = (0, 0.0)
-# Key → values that ask for nothing.
-_OFF: dict[str, tuple[Any, ...]] = {
-    "is_reg": (False,), "color_aug": (False,), "random_crop": (False,), "face_crop_aug_range": ("", False),
-    "caption_suffix": ("",), "caption_separator": (",",), "caption_dropout_every_n_epochs": _ZERO,
-    "token_warmup_min": (1,), "token_warmup_step": _ZERO, "bucket_reso_steps": (64,),
-    "keep_tokens_separator": ("",), "secondary_separator": ("",), "enable_wildcard": (False,),
-    "metadata_file": ("",), "conditioning_data_dir": ("",), "alpha_mask": (False,), "multiplier": (1, 1.0),
-}
-_KNOWN = {*_WHOLE, *_CAPTIONS, *_FOLDER, *_CACHE, *_OFF, "bucket_no_upscale"}
-DATA_KEYS = (_KNOWN - set(_FOLDER)) | {"train_data_dir", "flip_aug"}
+# What a dataset's TOML may hold; `train_data_dir` is a training configuration's way to name a folder.
+_KNOWN = {key for key, row in KEYS.items() if row.is_of_pictures} - {"train_data_dir"} | set(SUBSET_KEYS)
 
 
 @dataclass(frozen=True)
@@ -97,15 +78,18 @@ def _options(whole: Mapping[str, Any], folders: Iterable[FolderOptions]) -> Data
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
-    for key, allowed in _OFF.items():
-        if key in values and values[key] not in allowed:
+    whole: dict[str, Any] = {}
+    for key, value in values.items():
+        row = KEYS.get(key)
+        if row is None:
+            continue
+        if row.part is Part.ONLY_PICTURES and value not in row.allowed:
             raise SettingsError(
-                f"{key} = {show(repr(values[key]))} cannot be honoured: take it out or set it to "
-                f"{show(repr(allowed[0]))}"
+                f"{key} = {show(repr(value))} cannot be honoured: take it out or set it to "
+                f"{show(repr(row.allowed[0]))}"
             )
-    whole = {field: values[key] for key, field in _WHOLE.items() if key in values}
-    if "resolution" in whole:
-        whole["resolution"] = _square(whole["resolution"])
+        if row.part is Part.PICTURES and row.field not in ("upscale", "latent_cache"):
+            whole[row.field] = _square(value) if row.field == "resolution" else value
     if "bucket_no_upscale" in values:
         whole["upscale"] = not _flag(values, "bucket_no_upscale")
     if _flag(values, "cache_latents_to_disk"):
@@ -116,7 +100,8 @@ def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _folder(path: Path, values: Mapping[str, Any], repeats: int | None) -> FolderOptions:
-    chosen = {field: values[key] for key, field in _CAPTIONS.items() if key in values}
+    chosen = {KEYS[key].field: value for key, value in values.items()
+              if key in KEYS and KEYS[key].part is Part.CAPTIONS}
     name = values.get("class_tokens", "")
     if not isinstance(name, str):
         raise SettingsError(f"class_tokens: expected text, found {show(repr(name))}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 
 _MODULES = ("lycoris.kohya", "lycoris.loha", "shinymas.loha")
 _PRESETS = {"full": "linear", "attn-mlp": "attention-mlp"}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import FileError, SettingsError, show
+from ....text import show
+from ...errors import FileError, SettingsError
 
 _MAX_BYTES = 1 << 20
 # Python's own since 3.11; the other two often stand beside ComfyUI on 3.10.

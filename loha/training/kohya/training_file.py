@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 from ..optimisation.optimisers import check_optimiser
 from ..settings.fields import coerced
-from ..settings.hyper_parameters import TrainingSettings
-from .dataset_file import DATA_KEYS
-from .keys import IGNORED, ONLY
+from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
+from .keys import KEYS, Key, Part
 from .network_args import network_settings
 from .toml import flatten, parse
 
@@ -65,30 +65,28 @@ def read_settings(source: str) -> SettingsFile:
     ignored: dict[str, str] = {}
     unknown: list[str] = []
     for key, value in values.items():
-        if key in ONLY:
-            _demand(key, value)
-        elif key in _RENAMED:
-            changes[_RENAMED[key]] = value
-        elif key in _CONVERTED:
-            changes |= _CONVERTED[key](value)
-        elif key in DATA_KEYS:
-            data[key] = value
-        elif key in IGNORED:
-            ignored[key] = IGNORED[key]
-        elif key not in _TOGETHER:
+        row = KEYS.get(key)
+        if row is None:
             unknown.append(key)
+        elif row.part is Part.ONLY:
+            _demand(key, row, value)
+        elif row.part is Part.RUN:
+            changes[row.field] = _CONVERTED[key](value) if key in _CONVERTED else value
+        elif row.part is Part.IGNORED:
+            ignored[key] = row.why
+        elif row.is_of_pictures:
+            data[key] = value
     changes |= _parts(values) | network_settings(values)
     settings = TrainingSettings(**coerced(TrainingSettings, changes))
     check_optimiser(settings.optimizer, settings.optimizer_args)
     return SettingsFile(settings, MappingProxyType(data), MappingProxyType(ignored), tuple(unknown))
 
 
-def _demand(key: str, value: Any) -> None:
-    allowed, reason = ONLY[key]
-    if not any(type(value) is type(one) and value == one for one in allowed):
+def _demand(key: str, row: Key, value: Any) -> None:
+    if not any(type(value) is type(one) and value == one for one in row.allowed):
         raise SettingsError(
-            f"{key} = {show(repr(value))} cannot be honoured: {reason}. Take the key out, or set it to "
-            f"{show(repr(allowed[0]))}."
+            f"{key} = {show(repr(value))} cannot be honoured: {row.why}. Take the key out, or set it to "
+            f"{show(repr(row.allowed[0]))}."
         )
 
 
@@ -110,57 +108,39 @@ def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chosen(field_name: str, names: Mapping[Any, str]) -> Callable[[Any], dict[str, Any]]:
+def _chosen(names: Mapping[Any, str]) -> Callable[[Any], Any]:
     """A converter of kohya's names into ours; others go through, for the check to refuse."""
-    return lambda value: {field_name: names.get(value, value) if isinstance(value, str | bool) else value}
+    return lambda value: names.get(value, value) if isinstance(value, str | bool) else value
 
 
-def _optimizer_args(value: Any) -> dict[str, Any]:
+def _optimizer_args(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = " ".join(part.replace(" ", "") for part in value)
-    return {"optimizer_args": value}
+        return " ".join(part.replace(" ", "") for part in value)
+    return value
 
 
-def _sample_prompts(value: Any) -> dict[str, Any]:
+def _sample_prompts(value: Any) -> Any:
     """kohya takes a file's path here, which would be drawn as a prompt."""
     if isinstance(value, str) and value.strip().lower().endswith((".txt", ".toml", ".json")):
         raise SettingsError(f"sample_prompts: {show(repr(value))} is a file, and none is opened from a configuration: "
                             "write the prompts here, as a list")
-    return {"sample_prompts": "\n".join(value) if isinstance(value, list) else value}
+    return "\n".join(value) if isinstance(value, list) else value
 
 
-def _warmup(value: Any) -> dict[str, Any]:
+def _warmup(value: Any) -> Any:
     """kohya takes a fraction of the run below 1; how long the run is, is not known here."""
     if isinstance(value, float) and not value.is_integer():
         raise SettingsError(f"lr_warmup_steps: {value} is a fraction; give a whole number of steps")
-    return {"lr_warmup_steps": int(value) if isinstance(value, float) else value}
+    return int(value) if isinstance(value, float) else value
 
 
-_SAME = (
-    "network_alpha", "learning_rate", "unet_lr", "text_encoder_lr", "max_grad_norm",
-    "max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "gradient_checkpointing",
-    "seed", "clip_skip", "max_token_length", "min_snr_gamma", "noise_offset", "output_name",
-    "save_every_n_epochs", "sample_every_n_epochs", "vae",
-)
-_RENAMED = dict(zip(_SAME, _SAME, strict=True)) | {
-    "network_dim": "network_rank",
-    "network_weights": "init_from",
-    "optimizer_type": "optimizer",
-    "lr_scheduler_num_cycles": "lr_num_cycles",
-    "save_last_n_epochs": "keep_last",
-    "pretrained_model_name_or_path": "base_model",
-}
-_CONVERTED: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "lr_scheduler": _chosen("lr_scheduler", {"custom": "page", "constant_with_warmup": "constant"}),
+# Key → how its value is spelt here.
+_CONVERTED: dict[str, Callable[[Any], Any]] = {
+    "lr_scheduler": _chosen({"custom": MODEL_CARD, "constant_with_warmup": "constant"}),
     "lr_warmup_steps": _warmup,
-    "mixed_precision": _chosen("mixed_precision", {"no": "fp32"}),
-    "save_precision": _chosen("save_precision", {"float": "fp32"}),
-    "v_parameterization": _chosen("prediction", {False: "epsilon", True: "v"}),
+    "mixed_precision": _chosen({"no": "fp32"}),
+    "save_precision": _chosen({"float": "fp32"}),
+    "v_parameterization": _chosen({False: "epsilon", True: "v"}),
     "optimizer_args": _optimizer_args,
     "sample_prompts": _sample_prompts,
-}
-# Read where they are weighed against each other.
-_TOGETHER = {
-    "network_train_unet_only", "network_train_text_encoder_only", "network_module", "network_args",
-    "network_dropout", "fp16", "bf16", "full_fp16",
 }

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from ... import kernels
-from ...product import Flat
+from ...factors import Factors
 
 # Such as one time embedding a picture.
 _FEW = 32
 
 
-def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Flat, scale: float, *,
+def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Factors, scale: float, *,
                    frugal: bool = False) -> Tensor:
-    """`layer(x)` with the weight `W + scale · (a1·b1) ∘ (a2·b2)`, in autocast's dtype if it is on, else x's.
+    """`layer(x)` with the weight `W + scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, in autocast's dtype if it is on, else x's.
 
     On a GPU no tensor of the weight's size is kept for backward: W + ΔW is computed there again. A CPU,
     which has more memory and takes longer, keeps it until then, unless `frugal`. The weight and bias are
@@ -29,13 +29,13 @@ def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Flat, scale
 
 class _Merged(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor,
+    def forward(ctx: FunctionCtx, x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor,
                 layer: nn.Linear | nn.Conv2d, scale: float, keeps: bool) -> Tensor:
-        ctx.save_for_backward(x, a1, b1, a2, b2)
+        ctx.save_for_backward(x, w1_a, w1_b, w2_a, w2_b)
         # Held aside, not saved: it is shared with the loaded model and autograd need not watch it.
         ctx.layer, ctx.scale = layer, scale
-        weight = _merged(layer, x, (a1, b1, a2, b2), scale)
-        ctx.kept = weight if keeps and ctx.needs_input_grad[0] else None
+        weight = _merged(layer, x, Factors(w1_a, w1_b, w2_a, w2_b), scale)
+        ctx.merged = weight if keeps and ctx.needs_input_grad[0] else None
         bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, bias)
@@ -49,9 +49,9 @@ class _Merged(torch.autograd.Function):
         wants_x, wants_factors = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5])
         with torch.autocast(x.device.type, enabled=False):
             # The graph may outlive its backward: what it held goes here.
-            weight, ctx.kept = ctx.kept, None
+            weight, ctx.merged = ctx.merged, None
             if weight is None and wants_x:
-                weight = _merged(layer, x, factors, scale)
+                weight = _merged(layer, x, Factors(*factors), scale)
             if isinstance(layer, nn.Linear):
                 rows = grad.reshape(-1, grad.shape[-1])
                 grad_x = (rows @ weight).view(x.shape) if wants_x else None
@@ -62,16 +62,16 @@ class _Merged(torch.autograd.Function):
                     grad, x, stand_in, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
                     (wants_x, wants_factors, False))
                 grad_weight = grad_weight.flatten(1) if wants_factors else None
-            grads = kernels.gradients(grad_weight, kernels.Factors(*factors), scale) if wants_factors else (None,) * 4
+            grads = kernels.gradients(grad_weight, Factors(*factors), scale) if wants_factors else (None,) * 4
         return grad_x, *grads, None, None, None
 
 
-def _merged(layer: nn.Module, x: Tensor, factors: Flat, scale: float) -> Tensor:
+def _merged(layer: nn.Module, x: Tensor, factors: Factors, scale: float) -> Tensor:
     base = layer.weight.detach().to(x.device, x.dtype)
     weight = torch.empty_like(base)
     # Autocast would round the products; backward, which runs without it, would then see other weights.
     with torch.autocast(x.device.type, enabled=False):
-        kernels.merge(weight, base, kernels.Factors(*factors), scale)
+        kernels.merge(weight, base, factors, scale)
     return weight
 
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ....text import show
 from ... import naming
-from ...errors import SettingsError, show
+from ...errors import SettingsError
 from ...module import Loha, LohaModule
 from ..data import seed_for
 from ..models import Models, differentiable
 from ..settings.hyper_parameters import TrainingSettings
 from .forward import merged_forward
-from .parameters import Factors
+from .parameters import LohaParameters
 from .selection import is_text, is_wide, select
 
 _TEXT_LAYER = re.compile(r"lora_te_.*_encoder_layers_(\d+)_")
@@ -49,18 +50,18 @@ class LohaNetwork(nn.Module):
                 rank, alpha = settings.conv_shape
             else:
                 rank, alpha = settings.network_rank, settings.network_alpha
-            factors = Factors(layer.weight.shape, rank, alpha, tucker=wide and settings.use_tucker)
-            factors.draw(settings.initialisation, settings.seed, name)
-            self.factors[name] = factors
+            parameters = LohaParameters(layer.weight.shape, rank, alpha, tucker=wide and settings.use_tucker)
+            parameters.draw(settings.initialisation, settings.seed, name)
+            self.factors[name] = parameters
         self.to(models.device)
         self._dropped: frozenset[str] = frozenset()
-        self._kept: dict[str, Tensor] = {}
+        self._rank_masks: dict[str, Tensor] = {}
 
     def take(self, loha: Loha) -> list[str]:
         """Go on from a `Loha`; returns what a person should know, one sentence each.
 
         Raises:
-            SettingsError: none of its modules is trained here, or one does not fit (see `Factors.take`).
+            SettingsError: none of its modules is trained here, or one does not fit (see `LohaParameters.take`).
         """
         given = {naming.address(name): module for name, module in loha.modules.items()}
         taken = 0
@@ -106,11 +107,11 @@ class LohaNetwork(nn.Module):
             ranks = [factors.rank for factors in self.factors.values()]
             keeps = (torch.rand(sum(ranks), generator=draw) >= settings.rank_dropout) / (1 - settings.rank_dropout)
             parts = keeps.to(self._models.device, non_blocking=True).split(ranks)
-            self._kept = dict(zip(self.factors, parts, strict=True))
+            self._rank_masks = dict(zip(self.factors, parts, strict=True))
 
     def end_step(self) -> None:
         """No dropout until the next `begin_step`."""
-        self._dropped, self._kept = frozenset(), {}
+        self._dropped, self._rank_masks = frozenset(), {}
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -155,5 +156,5 @@ class LohaNetwork(nn.Module):
             return plain(x)
         factors = self.factors[name]
         with torch.autocast(x.device.type, enabled=False):  # a Tucker core is multiplied in full precision
-            flat = factors.flat(self._kept.get(name))
+            flat = factors.flat(self._rank_masks.get(name))
         return merged_forward(layer, x, flat, factors.scale, frugal=self._settings.gradient_checkpointing)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
+from ...factors import Factors, through_core
 from ...module import LohaModule
-from ...product import Flat
+from ...scale import alpha_over_rank
 from ..data import seed_for
 
 # Standard deviations of w1_a, w1_b, w2_b; w2_a is zero, so that a run begins at ΔW = 0.
@@ -16,7 +18,7 @@ _SPREADS = {"lycoris-2023-07": (0.1, 1.0, 1.0), "lycoris-2023-03": (1.0, 1.0, 0.
 _CORE_SPREAD = 0.1
 
 
-class Factors(nn.Module):
+class LohaParameters(nn.Module):
     """One module's float32 factors, under their names in a file; shapes as in `LohaModule`.
 
     Args:
@@ -39,7 +41,7 @@ class Factors(nn.Module):
 
     @property
     def scale(self) -> float:
-        return self.alpha / self.rank
+        return alpha_over_rank(self.alpha, self.rank)
 
     def draw(self, initialisation: str, seed: int, name: str) -> None:
         """First values, from the seed and the module's name alone."""
@@ -88,17 +90,17 @@ class Factors(nn.Module):
                     core[:old, :old].copy_(old_core)
             self.hada_w1_a.mul_(module.scale / self.scale)
 
-    def flat(self, kept: Tensor | None) -> Flat:
-        """a1 (out, rank), b1 (rank, in·kernel), a2, b2, differentiable, in float32.
+    def flat(self, rank_mask: Tensor | None) -> Factors:
+        """The flat factors, differentiable, in float32.
 
         Args:
-            kept: (rank,) factors of rank dropout on w1, or None.
+            rank_mask: (rank,) numbers of rank dropout that multiply w1's ranks, or None.
         """
-        a1, b1, a2, b2 = self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b
+        w1_a, w1_b, w2_a, w2_b = self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b
         if self.hada_t1 is not None:
-            a1, b1 = a1.t(), _into_core(self.hada_t1, b1)
-            a2, b2 = a2.t(), _into_core(self.hada_t2, b2)
-        return (a1 if kept is None else a1 * kept), b1, a2, b2
+            w1_a, w1_b = w1_a.t(), through_core(self.hada_t1, w1_b)
+            w2_a, w2_b = w2_a.t(), through_core(self.hada_t2, w2_b)
+        return Factors(w1_a if rank_mask is None else w1_a * rank_mask, w1_b, w2_a, w2_b)
 
     def module(self, name: str) -> LohaModule:
         """A copy on the CPU, for a file."""
@@ -108,7 +110,3 @@ class Factors(nn.Module):
         }
         return LohaModule(name, **copies, alpha=self.alpha)
 
-
-def _into_core(core: Tensor, b: Tensor) -> Tensor:
-    with torch.autocast(core.device.type, enabled=False):
-        return torch.einsum("pqk,qi->pik", core.flatten(2), b).flatten(1)

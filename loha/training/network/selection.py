@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 from ..settings.hyper_parameters import TrainingSettings
 
 _TEXT = ("_q_proj", "_k_proj", "_v_proj", "_out_proj", "_mlp_fc1", "_mlp_fc2")

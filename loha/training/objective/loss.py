@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from ...precision import DTYPES
 from ..models import Models
 from ..settings.hyper_parameters import TrainingSettings
 from .noise import LATENT_SCALE, Draw, NoiseSchedule
 from .text_states import encode
 
 # Captions whose states are kept where the text encoder is not trained: at most 700 MB, with 225 tokens each.
-_KEPT_STATES = 1024
-_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_CACHED_STATES = 1024
 
 
 class Step:
@@ -32,11 +32,11 @@ class Step:
         self, models: Models, settings: TrainingSettings, precision: str, *, captions_repeat: bool = True
     ) -> None:
         self._models = models
-        self._keeps_states = captions_repeat and not settings.train_text_encoder
+        self._caches_states = captions_repeat and not settings.train_text_encoder
         self._settings = settings
         self._precision = precision
         self._schedule = NoiseSchedule(models.device)
-        self._kept_states: dict[str, Tensor] = {}
+        self._cached_states: dict[str, Tensor] = {}
         self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
     def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
@@ -50,7 +50,7 @@ class Step:
         latents = latents.float() * LATENT_SCALE
         noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
         with self._autocast():
-            if self._keeps_states:
+            if self._caches_states:
                 states = torch.cat([self._constant_states(caption).to(latents.device) for caption in captions])
             else:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
@@ -74,14 +74,14 @@ class Step:
         Encoded alone: their bits must not depend on the rest of the batch, or a resumed run, which keeps
         none yet, would differ.
         """
-        states = self._kept_states.pop(caption, None)
+        states = self._cached_states.pop(caption, None)
         if states is None:
             states = self._encode([caption]).cpu()
-            if len(self._kept_states) == _KEPT_STATES:
-                self._kept_states.pop(next(iter(self._kept_states)))
-        self._kept_states[caption] = states  # the newest last
+            if len(self._cached_states) == _CACHED_STATES:
+                self._cached_states.pop(next(iter(self._cached_states)))
+        self._cached_states[caption] = states  # the newest last
         return states
 
     def _autocast(self) -> AbstractContextManager:
-        dtype = _AUTOCAST.get(self._precision)
-        return torch.autocast(self._models.device.type, dtype, enabled=dtype is not None)
+        on = self._precision != "fp32"
+        return torch.autocast(self._models.device.type, DTYPES[self._precision] if on else None, enabled=on)

@@ -54,20 +54,20 @@ class NoiseSchedule:
 
     def __init__(self, device: torch.device) -> None:
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64).square()
-        self.kept = (1 - betas).cumprod(0).float().to(device)
+        self.alphas_cumprod = (1 - betas).cumprod(0).float().to(device)
 
     def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """√ᾱ · latents + √(1−ᾱ) · noise."""
-        kept = self.kept[timesteps].view(-1, 1, 1, 1)
-        return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+        alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
 
     def velocity(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """√ᾱ · noise − √(1−ᾱ) · latents (Salimans and Ho 2022)."""
-        kept = self.kept[timesteps].view(-1, 1, 1, 1)
-        return kept.sqrt() * noise - (1 - kept).sqrt() * latents
+        alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
     def min_snr(self, timesteps: Tensor, gamma: float, is_v: bool) -> Tensor:
         """Weights (batch,) of the loss: min(SNR, γ) / SNR, for v / (SNR + 1) (Hang et al. 2023)."""
-        kept = self.kept[timesteps]
-        snr = kept / (1 - kept)
+        alphas = self.alphas_cumprod[timesteps]
+        snr = alphas / (1 - alphas)
         return snr.clamp(max=gamma) / (snr + 1 if is_v else snr)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 
 # Names come from files of strangers: only what stands here is ever imported.
 _PACKAGED = {

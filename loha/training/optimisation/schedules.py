@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from ...errors import SettingsError, show
-from ..settings.hyper_parameters import TrainingSettings
+from ....text import show
+from ...errors import SettingsError
+from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 
 
 def build(
@@ -29,7 +30,7 @@ def build(
 ) -> LRScheduler:
     """The schedule of a run; call its `step` after each step of the optimiser.
 
-    "page" is the model page's own, made of torch's classes as printed there; it looks at neither
+    "model card" is the model page's own, made of torch's classes as printed there; it looks at neither
     `total_steps` nor `warmup` nor `cycles`. The others rise from 0 over `warmup` steps, then follow
     the formulas of diffusers' `optimization.py`. `state_dict` and `load_state_dict`, together with the
     optimiser's, resume any of them to the step.
@@ -42,10 +43,10 @@ def build(
     Raises:
         SettingsError: an unknown name, or a warm-up that leaves no step.
     """
-    if name == "page":
-        return _page(optimizer, steps_per_epoch)
+    if name == MODEL_CARD:
+        return _model_card(optimizer, steps_per_epoch)
     if name not in _FACTORS:
-        raise SettingsError(f"lr_scheduler: {show(repr(name))} is not one of page, {', '.join(_FACTORS)}")
+        raise SettingsError(f"lr_scheduler: {show(repr(name))} is not one of {MODEL_CARD}, {', '.join(_FACTORS)}")
     check_warmup(warmup, total_steps)
     shape = _FACTORS[name]
 
@@ -100,7 +101,7 @@ def curve(
     return rates
 
 
-def _page(optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+def _model_card(optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     return SequentialLR(optimizer, [
         LinearLR(optimizer, 0.1, total_iters=steps_per_epoch),
         CosineAnnealingWarmRestarts(optimizer, steps_per_epoch * 2, T_mult=2),

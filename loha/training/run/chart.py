@@ -1,8 +1,9 @@
-"""The loss over the steps, drawn with Pillow alone."""
+"""The loss over the steps: few enough points to be sent often, and a picture drawn with Pillow alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ def loss_chart(losses: Sequence[float], rates: Sequence[float] = ()) -> Tensor:
         pen.text(((left + right) // 2 - 100, bottom + 24),
                  f"loss over steps · mean of the last {_window(len(values))}: {mean[-1]:.5f}", fill=_INK, font=font)
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0)[None]
+
+
+def thinned(losses: Sequence[float], most: int) -> list[tuple[int, float]]:
+    """The losses of steps 1, 2, … as at most `most` points (last step, mean loss), each over equally many steps.
+
+    The last point may stand for fewer; no step is left out.
+    """
+    stride = max(1, -(-len(losses) // most))
+    return [(min(at + stride, len(losses)), fmean(losses[at:at + stride])) for at in range(0, len(losses), stride)]
 
 
 def _window(steps: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from hashlib import sha256
 
 from ..data import TrainingData, seed_for
-from ..settings.hyper_parameters import TrainingSettings
+from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 from .processes import World
 
 # What may differ between a run and its continuation without changing any step.
@@ -17,7 +17,9 @@ _FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "s
          "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
          "gradient_checkpointing"}
 # Schedules that do not look at how long the run is.
-_ENDLESS = ("page", "constant")
+_ENDLESS = (MODEL_CARD, "constant")
+# Digests spell these as version 0.1.0 did, so that its runs go on.
+_SPELLED = {MODEL_CARD: "page"}
 
 
 def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int,
@@ -27,6 +29,7 @@ def run_digest(data: TrainingData, settings: TrainingSettings, world: World, tot
     `machine` is what became of the settings on this one: precision and optimiser, which differ without a GPU.
     """
     chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
+    chosen["lr_scheduler"] = _SPELLED.get(settings.lr_scheduler, settings.lr_scheduler)
     if settings.lr_scheduler not in _ENDLESS:
         chosen["total_steps"] = total_steps
     index = data.index

@@ -8,20 +8,20 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ....text import show
 from ... import files
-from ...errors import FileError, show
+from ...errors import FileError
 from ...files.atomic import write_whole
 from ...module import Loha, Source
+from ...precision import DTYPES
 from ..settings.hyper_parameters import TrainingSettings
 from .state import RunState, pack, unpack
 
 # Not .safetensors, so that it is in no list of LoRAs.
 STATE_FILE = "training.state"
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class RunFolder:
@@ -38,7 +38,7 @@ class RunFolder:
     def __init__(self, path: Path, settings: TrainingSettings) -> None:
         self.path = path
         self._name = _target(path, settings).name
-        self._dtype = _DTYPES[settings.save_precision]
+        self._dtype = DTYPES[settings.save_precision]
         self._keep_last = settings.keep_last
 
     @classmethod

@@ -24,14 +24,12 @@ from .digest import run_digest
 from .folder import RunFolder
 from .memory import latent_bytes, optimiser_bytes
 from .metadata import RunFacts, training_metadata
+from .nan_loss import REMEDY, not_finite
 from .processes import World
 from .progress import Progress, Stopped, TrainingError, Watcher
 from .state import RunState
 
 _log = logging.getLogger(__name__)
-
-# A gradient that overflows fp16 at a scale this small is not the scale's fault.
-_LEAST_SCALE = 2.0**-10
 
 
 class Training:
@@ -77,7 +75,7 @@ class Training:
         self.done = 0
         self.losses: list[float] = []
         self._started = time.time()
-        self._kept = -1  # the step whose state is on disk
+        self._saved_step = -1  # the step whose state is on disk
         self._is_whole = True  # false while a step changes parameters
 
     def digest(self) -> str:
@@ -94,7 +92,7 @@ class Training:
         self._schedule.load_state_dict(state.schedule)
         self._scaler.load_state_dict(state.scaler)
         self.done, self.losses, self._started = state.step, list(state.losses), state.started
-        self._session, self._kept = state.session, state.step
+        self._session, self._saved_step = state.session, state.step
         return True
 
     def go_on_from(self, loha: Loha) -> None:
@@ -203,7 +201,11 @@ class Training:
         told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
         # The one time in a step that the host waits for the device.
         loss, stops, norm = torch.cat((told, norm.detach().to(told).view(1))).tolist()
-        self._require_finite(loss, norm)
+        if reason := not_finite(loss, norm, self._scaler):
+            self._optimiser.zero_grad(set_to_none=True)
+            raise TrainingError(
+                f"step {self.done + 1} of {self.total_steps}: {reason}; the network after step {self.done} is kept. "
+                f"{REMEDY}")
 
         self._is_whole = False
         if has_gradients:
@@ -225,19 +227,6 @@ class Training:
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
         return self._step.losses(latents, drawn.to(self._models.device), self._data.captions(batch, seed))
 
-    def _require_finite(self, loss: float, norm: float) -> None:
-        """Stop before the optimiser spoils the parameters; an fp16 overflow is the scaler's to mend."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler_mends()):
-            return
-        self._optimiser.zero_grad(set_to_none=True)
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-        raise TrainingError(
-            f"step {self.done + 1} of {self.total_steps}: {what}; the network after step {self.done} is kept. Lower "
-            "the learning rate, choose bf16 or fp32, or look for a broken VAE (an fp16 VAE can make such latents).")
-
-    def _scaler_mends(self) -> bool:
-        return self._scaler.is_enabled() and self._scaler.get_scale() > _LEAST_SCALE
-
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
         every = self._settings.save_every_n_epochs
         if self._writes and every and epoch % every == 0:
@@ -253,11 +242,11 @@ class Training:
 
     def _keep(self) -> None:
         self.folder.write_state(self.state())
-        self._kept = self.done
+        self._saved_step = self.done
 
     def _keep_what_there_is(self) -> None:
         """After an early end. A failure here must not hide what ended the run."""
-        if not (self._writes and self._is_whole and self.done > self._kept):
+        if not (self._writes and self._is_whole and self.done > self._saved_step):
             return
         if not self.done:
             self.folder.remove_if_empty()

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..data.dataset import TrainingData
 from ..data.tags import cast_of, tag_frequency
-from ..settings.hyper_parameters import TrainingSettings
+from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _course(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
         "unet_lr": settings.unet_learning_rate if settings.train_unet else None,
         "text_encoder_lr": settings.text_encoder_learning_rate if settings.train_text_encoder else None,
         "optimizer": f"{run.optimizer}({','.join(settings.optimizer_args.split())})",
-        "lr_scheduler": "custom" if settings.lr_scheduler == "page" else settings.lr_scheduler,
+        "lr_scheduler": "custom" if settings.lr_scheduler == MODEL_CARD else settings.lr_scheduler,
         "lr_warmup_steps": settings.lr_warmup_steps,
         "max_grad_norm": settings.max_grad_norm,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Described:
     """What a widget or a `--help` line needs to know of one field.
 
-    `low`, `high` and `step` are None and `choices` is empty where they do not apply.
+    `low`, `high` and `step` are None, `choices` and `former` are empty where they do not apply.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Described:
     high: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
+    former: tuple[tuple[str, str], ...] = ()
 
 
 def option(
@@ -35,10 +37,14 @@ def option(
     high: float | None = None,
     step: float | None = None,
     choices: tuple[str, ...] = (),
+    former: tuple[tuple[str, str], ...] = (),
 ) -> Any:
-    """A dataclass field with its default, one line of help, and its range (inclusive) or choices."""
+    """A dataclass field with its default, one line of help, and its range (inclusive) or choices.
+
+    `former` pairs (name, name of today) of choices, as saved graphs and configurations still say them.
+    """
     return field(default=default, metadata={
-        "help": help, "low": low, "high": high, "step": step, "choices": choices,
+        "help": help, "low": low, "high": high, "step": step, "choices": choices, "former": former,
     })
 
 
@@ -76,6 +82,8 @@ def _coerce(item: Described, value: Any) -> Any:
         raise SettingsError(
             f"{item.name}: expected {_KINDS[item.kind]}, found {show(repr(value))} ({type(value).__name__})"
         )
+    if isinstance(value, str):
+        value = dict(item.former).get(value, value)
     if item.choices and value not in item.choices:
         raise SettingsError(f"{item.name}: {show(repr(value))} is not one of {', '.join(item.choices)}")
     if item.kind in (int, float):

@@ -12,7 +12,8 @@ from .fields import check, option
 
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
-SCHEDULES = ("page", "cosine_with_restarts", "cosine", "constant", "linear")
+MODEL_CARD = "model card"
+SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear")
 PRECISIONS = ("fp16", "bf16", "fp32")
 MAX_SEED = 2**63 - 1
 
@@ -60,7 +61,8 @@ class TrainingSettings:
     max_grad_norm: float = option(
         1.0, "Gradients are scaled down to this norm; 0 leaves them.", low=0.0, high=1e6)
     lr_scheduler: str = option(
-        "page", "page: one epoch of warm-up, then cosines of 2, 4, 8, 16 epochs.", choices=SCHEDULES)
+        MODEL_CARD, "model card: one epoch of warm-up, then cosines of 2, 4, 8, 16 epochs.", choices=SCHEDULES,
+        former=(("page", MODEL_CARD),))
     lr_warmup_steps: int = option(
         0, "Steps of linear warm-up; the page's schedule has its own.", low=0, high=10_000_000)
     lr_num_cycles: int = option(1, "Cycles of cosine_with_restarts.", low=1, high=1000)
@@ -97,9 +99,9 @@ class TrainingSettings:
             )
         if self.learning_rate == 0 and not (self.unet_lr or self.text_encoder_lr):
             raise SettingsError("learning_rate: 0 trains nothing; the page's v2.0 has 0.001")
-        if self.lr_scheduler == "page" and self.lr_warmup_steps:
+        if self.lr_scheduler == MODEL_CARD and self.lr_warmup_steps:
             raise SettingsError(
-                f"lr_warmup_steps {self.lr_warmup_steps} and lr_scheduler page exclude each other: the page's "
+                f"lr_warmup_steps {self.lr_warmup_steps} and lr_scheduler {MODEL_CARD} exclude each other: its "
                 "schedule warms up over its first epoch. Set lr_warmup_steps to 0 or choose another schedule."
             )
         if self.use_tucker and self.module_set != "all":

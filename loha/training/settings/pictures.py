@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import SettingsError, show
+from ....text import show
+from ...errors import SettingsError
 from .fields import check, option
 
 BUCKET_STEP = 64

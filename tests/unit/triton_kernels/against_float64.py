@@ -55,7 +55,7 @@ def test_one_weight(seed, out, inputs, rank1, rank2, scale, layout, weight, fact
     target = random_weight(seed, out, inputs, layout, weight, DEVICE)
     factors = random_factors(seed, out, target[0].numel(), rank1, rank2, factor, DEVICE)
     truth = merged64(target, factors, scale)
-    assert merge_(target, *factors, scale) == "fused-triton"
+    assert merge_(target, factors, scale) == "fused-triton"
     assert_merged(target, truth)
 
 
@@ -100,7 +100,7 @@ def test_fp64_factors_are_taken_as_fp32_and_spoil_no_route():
     weights = [random_weight(n, 20, 30, "contiguous", torch.float32, DEVICE) for n in range(2)]
     factors = random_factors(0, 20, 30, 5, 3, torch.float64, DEVICE)
     truths = [merged64(weight, factors, 0.5) for weight in weights]
-    assert merge_(weights[0], *factors, 0.5) == "fused-triton"
+    assert merge_(weights[0], factors, 0.5) == "fused-triton"
     packed = PackedFactors([type(factors)(*(factor.cpu() for factor in factors))], torch.device(DEVICE))
     assert [route.name for route in Group(weights[1:], packed).merge([0.5])] == ["grouped-triton"]
     for weight, truth in zip(weights, truths, strict=True):
@@ -145,7 +145,7 @@ def test_offsets_beyond_32_bits():
     apart = factors._replace(w1_b=far(128).copy_(factors.w1_b), w2_b=far(128).copy_(factors.w2_b))
     weight = random_weight(0, 10, 40, "contiguous", torch.float32)
     truth = merged64(weight, factors, 0.1)
-    assert merge_(weight, *apart, 0.1) == "fused-triton"
+    assert merge_(weight, apart, 0.1) == "fused-triton"
     assert_merged(weight, truth)
     grad = torch.randn(10, 40)
     for one, other in zip(gradients(grad, apart, 0.1), gradients(grad, factors, 0.1), strict=True):
@@ -157,7 +157,7 @@ def test_nothing_outside_a_view_is_written():
     view = whole[3:30, 5:80]
     factors = random_factors(0, 27, 75, 4, 4, torch.float16, DEVICE)
     truth = merged64(view, factors, 1.0)
-    merge_(view, *factors, 1.0)
+    merge_(view, factors, 1.0)
     assert_merged(view, truth)
     view.fill_(7.0)
     assert bool((whole == 7.0).all())
@@ -167,7 +167,7 @@ def test_grouped_and_single_agree_bit_for_bit():
     weight = random_weight(0, 130, 200, "contiguous", torch.float16, DEVICE)
     factors = random_factors(0, 130, 200, 16, 16, torch.float16, DEVICE)
     single = weight.clone()
-    merge_(single, *factors, 0.3)
+    merge_(single, factors, 0.3)
     Group([weight], PackedFactors([factors], torch.device(DEVICE))).merge([0.3])
     assert torch.equal(single, weight)
 
@@ -220,7 +220,7 @@ def test_a_kernel_that_fails_is_left_for_the_next_path_and_not_tried_again(monke
     for weight, truth in zip(weights, truths, strict=True):
         assert_merged(weight, truth)
     group.merge([0.5] * 4)
-    merge_(weights[0], *(factor.to(DEVICE) for factor in modules[0]), 0.5)
+    merge_(weights[0], modules[0].cast(torch.float32, DEVICE), 0.5)
     assert len(tried) == 2, "the table once, the single kernel once"
     assert caplog.text.count("is not tried again") == 2
 
@@ -233,13 +233,13 @@ def test_running_out_of_memory_in_a_kernel_is_no_failure_of_it(monkeypatch):
 
     monkeypatch.setattr(triton_merge, "merge_one", full)
     with pytest.raises(RuntimeError, match="out of memory"):
-        merge_(torch.zeros(8, 8, device=DEVICE), *random_factors(0, 8, 8, 2, 2, torch.float16, DEVICE), 1.0)
+        merge_(torch.zeros(8, 8, device=DEVICE), random_factors(0, 8, 8, 2, 2, torch.float16, DEVICE), 1.0)
     assert not _failed
 
 
 def test_a_product_beyond_fp16_is_infinite_not_wrapped():
     factors = random_factors(0, 16, 16, 4, 4, torch.float32, DEVICE)
     weight = torch.zeros(16, 16, dtype=torch.float16, device=DEVICE)
-    merge_(weight, *factors, 1e9)
+    merge_(weight, factors, 1e9)
     truth = (1e9 * delta64(factors)).to(torch.float16)
     assert torch.equal(weight.cpu().isinf(), truth.isinf()) and bool(truth.isinf().any())

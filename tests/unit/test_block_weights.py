@@ -4,23 +4,22 @@ from collections import Counter
 
 import pytest
 from lohas import sd15_rows
-from shinymas_loha.loha import SettingsError
-from shinymas_loha.loha import block_weights as blocks
+from shinymas_loha.loha import SettingsError, block_weights
 
 ROWS = sd15_rows()
 
 
 def test_every_weight_of_sd15_lies_in_one_of_the_26_blocks():
-    counts = Counter(blocks.block_of(row.weight) for row in ROWS)
-    assert set(counts) == set(blocks.BLOCKS)
-    assert len(blocks.BLOCKS) == 26
+    counts = Counter(block_weights.block_of(row.weight) for row in ROWS)
+    assert set(counts) == set(block_weights.BLOCKS)
+    assert len(block_weights.BLOCKS) == 26
     assert counts["BASE"] == 72 + 3  # the text encoder; time_embed.0, time_embed.2 and out.2
 
 
 def test_the_17_blocks_are_base_and_those_that_hold_attention():
-    attention = {blocks.block_of(row.weight) for row in ROWS if "transformer_blocks" in row.weight}
-    assert set(blocks.ATTENTION_BLOCKS) == attention | {"BASE"}
-    assert len(blocks.ATTENTION_BLOCKS) == 17
+    attention = {block_weights.block_of(row.weight) for row in ROWS if "transformer_blocks" in row.weight}
+    assert set(block_weights.ATTENTION_BLOCKS) == attention | {"BASE"}
+    assert len(block_weights.ATTENTION_BLOCKS) == 17
 
 
 @pytest.mark.parametrize("weight, block", [
@@ -32,39 +31,39 @@ def test_the_17_blocks_are_base_and_those_that_hold_attention():
     ("clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight", "BASE"),
 ])
 def test_block_of(weight, block):
-    assert blocks.block_of(weight) == block
+    assert block_weights.block_of(weight) == block
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_empty_means_no_block_weights(text):
-    assert blocks.parse(text) is None
+    assert block_weights.parse(text) is None
 
 
 def test_26_numbers_stand_in_the_order_of_the_blocks():
-    weights = blocks.parse(", ".join(str(n / 10) for n in range(26)))
-    assert weights == {block: pytest.approx(n / 10) for n, block in enumerate(blocks.BLOCKS)}
+    weights = block_weights.parse(", ".join(str(n / 10) for n in range(26)))
+    assert weights == {block: pytest.approx(n / 10) for n, block in enumerate(block_weights.BLOCKS)}
     assert list(weights)[:2] + [list(weights)[13]] + list(weights)[-1:] == ["BASE", "IN00", "MID", "OUT11"]
 
 
 def test_17_numbers_name_the_blocks_with_attention_and_the_others_are_0():
-    weights = blocks.parse(",".join(str(n) for n in range(1, 18)))
+    weights = block_weights.parse(",".join(str(n) for n in range(1, 18)))
     assert {block: weight for block, weight in weights.items() if weight} == {
         "BASE": 1, "IN01": 2, "IN02": 3, "IN04": 4, "IN05": 5, "IN07": 6, "IN08": 7, "MID": 8, "OUT03": 9,
         "OUT04": 10, "OUT05": 11, "OUT06": 12, "OUT07": 13, "OUT08": 14, "OUT09": 15, "OUT10": 16, "OUT11": 17}
     assert len(weights) == 26
 
 
-@pytest.mark.parametrize("name", blocks.PRESETS)
+@pytest.mark.parametrize("name", block_weights.PRESETS)
 def test_presets_are_lists_that_the_widget_takes(name):
-    assert blocks.parse(f" {name.lower()} ") == blocks.parse(blocks.PRESETS[name])
+    assert block_weights.parse(f" {name.lower()} ") == block_weights.parse(block_weights.PRESETS[name])
 
 
 def test_what_presets_mean():
     def on(name):
-        return {block for block, weight in blocks.parse(name).items() if weight == 1}
+        return {block for block, weight in block_weights.parse(name).items() if weight == 1}
 
     assert on("NONE") == set()
-    assert on("ALL") == set(blocks.BLOCKS)
+    assert on("ALL") == set(block_weights.BLOCKS)
     assert on("INS") == {"BASE", "IN01", "IN02", "IN04"}
     assert on("IND") == {"BASE", "IN05", "IN07", "IN08"}
     assert on("INALL") == on("INS") | on("IND")
@@ -75,7 +74,7 @@ def test_what_presets_mean():
 
 
 def test_negative_and_exponent_numbers_are_numbers():
-    weights = blocks.parse("-1,1e-1" + ",0" * 24)
+    weights = block_weights.parse("-1,1e-1" + ",0" * 24)
     assert (weights["BASE"], weights["IN00"]) == (-1.0, 0.1)
 
 
@@ -94,6 +93,6 @@ def test_negative_and_exponent_numbers_are_numbers():
 ], ids=lambda value: value[:12])
 def test_a_bad_list_is_a_clear_error(text, says):
     with pytest.raises(SettingsError) as error:
-        blocks.parse(text)
+        block_weights.parse(text)
     assert str(error.value).startswith("block_weights: ")
     assert says in str(error.value)

@@ -35,7 +35,7 @@ def test_what_no_fast_path_takes_goes_to_the_reference_with_the_reason():
 def test_a_route_that_does_not_exist_cannot_be_forced(monkeypatch, name):
     monkeypatch.setenv("SHINYMAS_LOHA_ROUTE", name)
     with pytest.raises(SettingsError) as raised:
-        merge_(torch.zeros(4, 4), *random_factors(0, 4, 4, 2, 2, torch.float16), 1.0)
+        merge_(torch.zeros(4, 4), random_factors(0, 4, 4, 2, 2, torch.float16), 1.0)
     assert repr(name) in str(raised.value) and all(route in str(raised.value) for route in ROUTES)
 
 
@@ -52,13 +52,13 @@ def test_ranks_over_128_never_reach_triton(monkeypatch):
     weight = random_weight(0, 20, 30, "contiguous", torch.float32)
     factors = random_factors(0, 20, 30, 130, 2, torch.float16)
     truth = merged64(weight, factors, 0.1)
-    assert merge_(weight, *factors, 0.1) == "cpu-blocked"
+    assert merge_(weight, factors, 0.1) == "cpu-blocked"
     assert_merged(weight, truth)
 
 
 def test_a_weight_that_overlaps_itself_is_refused_not_raced():
     with pytest.raises(RuntimeError):
-        merge_(torch.zeros(4, 1).expand(4, 6), *random_factors(0, 4, 6, 2, 2, torch.float16), 1.0)
+        merge_(torch.zeros(4, 1).expand(4, 6), random_factors(0, 4, 6, 2, 2, torch.float16), 1.0)
 
 
 def test_running_out_of_memory_is_passed_on_and_held_against_no_path():
@@ -69,8 +69,8 @@ def test_running_out_of_memory_is_passed_on_and_held_against_no_path():
     weight = torch.zeros(4, 6)
     factors = random_factors(0, 4, 6, 2, 2, torch.float16)
     with pytest.raises(torch.OutOfMemoryError), Full():
-        merge_(weight, *factors, 1.0)
-    assert merge_(weight, *factors, 1.0) == "cpu-blocked"
+        merge_(weight, factors, 1.0)
+    assert merge_(weight, factors, 1.0) == "cpu-blocked"
 
 
 def test_the_group_reports_each_route(monkeypatch):

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from lohas import DORA_LAYOUTS, Layout, exact_delta, random_module, sd15_rows
-from shinymas_loha.loha import Loha, Source, product
-from shinymas_loha.loha import report as summary
+from shinymas_loha.loha import Loha, Source, report
 from shinymas_loha.loha.binding import bind
 
 TARGETS = [row.target(torch.float32) for row in sd15_rows()]
@@ -31,7 +30,7 @@ def loha():
 
 
 def test_the_report_in_full(loha):
-    assert summary.report(bind(loha, TARGETS)) == [
+    assert report.binding_lines(bind(loha, TARGETS)) == [
         "modules: 6",
         "applied: 3",
         "skipped: 2",
@@ -54,19 +53,19 @@ def test_the_report_in_full(loha):
 
 
 def test_every_line_is_one_line_and_a_key_with_its_value(loha):
-    for line in summary.report(bind(loha, TARGETS)):
+    for line in report.binding_lines(bind(loha, TARGETS)):
         assert "\n" not in line
         assert ": " in line
 
 
 def test_many_modules_of_one_reason_share_a_line():
     loha = Loha({f"stranger_{n}": random_module(Layout((4, 4))) for n in range(5)})
-    assert summary.report(bind(loha, TARGETS))[-1] == (
+    assert report.binding_lines(bind(loha, TARGETS))[-1] == (
         "left off 5: no weight of this model has that name (stranger_0, stranger_1, stranger_2, …)")
 
 
 def test_a_trained_loha_has_no_file_lines():
-    assert summary.describe(Loha({QUERY: random_module(Layout((4, 4)), alpha=1.0)})) == [
+    assert report.file_lines(Loha({QUERY: random_module(Layout((4, 4)), alpha=1.0)})) == [
         "kinds: LoHa flat × 1", "ranks: 4 × 1", "alphas: 1 × 1"]
 
 
@@ -77,7 +76,7 @@ def test_norms_by_block_in_the_order_of_the_blocks():
         QUERY: random_module(layout, seed=1),
         BLOCK + "attn1_to_k": random_module(layout, seed=2),
     }
-    lines = summary.norm_table(bind(Loha(modules), TARGETS, lambda target: 0.3), product.squared_norm)
+    lines = report.norm_lines(bind(Loha(modules), TARGETS, lambda target: 0.3), torch.device("cpu"))
     both = sum(float(exact_delta(modules[name], layout.shape).square().sum())
                for name in (QUERY, BLOCK + "attn1_to_k")) ** 0.5
     assert [line.split(":")[0] for line in lines] == ["norm IN01", "norm MID"]
@@ -87,7 +86,7 @@ def test_norms_by_block_in_the_order_of_the_blocks():
 
 def test_norms_of_zeros_draw_no_bar():
     zeros = random_module(Layout((320, 320)), alpha=0.0)
-    assert summary.norm_table(bind(Loha({QUERY: zeros}), TARGETS), product.squared_norm) == ["norm IN01: 0"]
+    assert report.norm_lines(bind(Loha({QUERY: zeros}), TARGETS), torch.device("cpu")) == ["norm IN01: 0"]
 
 
 @pytest.mark.parametrize("text", [
@@ -95,12 +94,12 @@ def test_norms_of_zeros_draw_no_bar():
     '{"a": {"b": Infinity}}', "[" * 100_000,
 ], ids=lambda text: text[:12] or "empty")
 def test_unusable_tag_frequencies_are_no_tags(text):
-    assert summary.top_tags({"ss_tag_frequency": text}) == []
+    assert report.top_tags({"ss_tag_frequency": text}) == []
 
 
 def test_top_tags_break_ties_by_name_and_end_at_20():
     tags = {f"tag {n:02d}": 1 for n in range(30)} | {"solo": 2}
-    found = summary.top_tags({"ss_tag_frequency": json.dumps({"folder": tags})})
+    found = report.top_tags({"ss_tag_frequency": json.dumps({"folder": tags})})
     assert found == [("solo", 2), *((f"tag {n:02d}", 1) for n in range(19))]
 
 
@@ -116,4 +115,4 @@ def test_top_tags_break_ties_by_name_and_end_at_20():
     (["something"], "unknown kind"),
 ])
 def test_kinds_of_other_modules(suffixes, kind):
-    assert summary.kind_of(suffixes) == kind
+    assert report.kind_of(suffixes) == kind

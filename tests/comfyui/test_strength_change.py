@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import wraps
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +14,9 @@ from shinymas_loha.loha.block_weights import BLOCKS
 
 @pytest.fixture
 def pack(comfy):
-    from shinymas_loha.patcher import patching
-    from shinymas_loha.patcher import strength_change as residency
+    from shinymas_loha.patcher import patching, strength_change
 
-    return SimpleNamespace(patching=patching, residency=residency)
+    return SimpleNamespace(patching=patching, module=strength_change)
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def loads(monkeypatch, comfy):
     counted = []
     original = comfy.model_patcher.ModelPatcher.load
 
+    @wraps(original)  # else it counts as another pack's load, which nobody knows
     def load(self, *args, **kwargs):
         counted.append(self)
         return original(self, *args, **kwargs)
@@ -158,7 +159,9 @@ def test_core_lora_below_and_above(comfy, small_model, loha, apply, loads):
     (RuntimeError, 1, True), (torch.OutOfMemoryError, 7, True), ("interrupt", 40, True),
     (RuntimeError, 40, False), (torch.OutOfMemoryError, 1, False), ("interrupt", 7, False),
 ])
-def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply, monkeypatch, error, at, together):
+def test_error_at_any_weight_restores_the_model(
+    comfy, small_model, loha, apply, monkeypatch, pack, error, at, together
+):
     """Faults injected where a weight is merged: with all others from kept originals, and one by one."""
     from shinymas_loha.loha.kernels.merging import cpu
 
@@ -171,6 +174,7 @@ def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply,
     place, name = (cpu, "merge") if together else (comfy.model_patcher.ModelPatcher, "patch_weight_to_device")
     original = getattr(place, name)
 
+    @wraps(original)
     def failing(*args, **kwargs):
         nonlocal calls
         calls += 1
@@ -180,10 +184,15 @@ def test_error_at_any_weight_restores_the_model(comfy, small_model, loha, apply,
 
     monkeypatch.setenv("SHINYMAS_LOHA_KEEP_ORIGINALS", "1" if together else "0")
     monkeypatch.setattr(place, name, failing)
-    with pytest.raises(error, match="injected"):
+    if error is torch.OutOfMemoryError:  # ComfyUI's own reload needs less, and takes over
         comfy.model_management.load_models_gpu([second])
+        assert calls >= at and not pack.module._state(second).originals
+    else:
+        with pytest.raises(error, match="injected"):
+            comfy.model_management.load_models_gpu([second])
     monkeypatch.undo()
-    assert _same(_bits(small_model[0]), plain)
+    if error is not torch.OutOfMemoryError:
+        assert _same(_bits(small_model[0]), plain)
     merged = _load(comfy, second)
     comfy.model_management.unload_all_models()
     assert _same(_load(comfy, second), merged) and not _same(merged, plain)
@@ -275,7 +284,7 @@ def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, 
     first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
     _load(comfy, first)
     _load(comfy, second)
-    kept = pack.residency._state(second)
+    kept = pack.module._state(second)
     assert kept.originals and kept.groups
     if unload == "partly":
         second.partially_unload(torch.device("cpu"), 10**12)

@@ -1,0 +1,27 @@
+"""How a stranger's text is shown in a message, whoever writes the message."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SHOWN = 80
+
+
+def show(name: object, limit: int = _SHOWN) -> str:
+    """Return `name` fit for a message: controls, bidi marks and newlines escaped, cut to `limit`.
+
+    File, module and tensor names come from strangers: shown raw they could forge lines of a
+    report or turn the text around.
+    """
+    text = str(name)
+    cut = len(text) > limit
+    shown = "".join(
+        char if unicodedata.category(char)[0] not in "CZ" or char == " " else _escape(char)
+        for char in text[:limit]
+    )
+    return f"{shown}… ({len(text)} characters)" if cut else shown
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
