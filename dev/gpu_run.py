@@ -22,6 +22,7 @@ from kit.gpu_parts import OUT, PARTS, Step, has_cuda
 _PART_SECONDS = 360
 # Of the table that is printed last: what stands above it may be cut off where the output is read.
 _LINES, _WIDTH = 100, 118
+_LEGEND = "milliseconds: median (fastest–slowest), × the first row, MB held at the most, of copy bandwidth, launches"
 
 
 @dataclass
@@ -115,14 +116,16 @@ def _append_log(log: Path, part: str, step: Step) -> None:
 def _write(ended: list[Ended]) -> str:
     """Write figures.json and summary.txt anew, and return the latter."""
     path = OUT / "figures.json"
-    figures = json.loads(path.read_text()) if path.exists() else {}
+    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for file in OUT.glob("*.figures"):
-        figures[file.stem] = json.loads(file.read_text())
+        figures[file.stem] = json.loads(file.read_text(encoding="utf-8"))
         file.unlink()
     path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     names = [f"{one.part}-{one.name.replace(' ', '-')}" for one in ended]
-    lines = [line for name in names if name in figures for line in _table(figures[name])]
-    lines += ["", "steps", *map(str, ended)]
+    lines = [_LEGEND] if figures else []
+    for found in (figures[name] for name in names if name in figures):
+        lines += [line for line in _table(found) if line not in lines or line[0] == " "]
+    lines += ["", *map(str, ended)]
     shown = [line[:_WIDTH] for line in lines]
     text = "\n".join(shown) + "\n"
     (OUT / "summary.txt").write_text(text, encoding="utf-8")
@@ -136,8 +139,7 @@ def _table(found: dict) -> list[str]:
              f"{machine['ComfyUI']}, copy {machine['copy bandwidth']}, {machine['commit']}"]
     bandwidth = machine["bytes a second"]
     for case in found["cases"]:
-        lines.append(f"{case['benchmark']}: {case['title']} (ms: median, low–high; × first; temporaries or peak MB; "
-                     "of copy; launches)" if len(lines) == 1 else f"{case['benchmark']}: {case['title']}")
+        lines.append(f"{case['benchmark']}: {case['title']}")
         first = case["rows"][0]["timing"]["median"]
         for row in case["rows"]:
             timing = row["timing"]
@@ -147,7 +149,7 @@ def _table(found: dict) -> list[str]:
                 "" if row["peak"] is None else f"{row['peak'] / 2**20:.0f} MB",
                 f"{row['moved'] / timing['median'] / bandwidth:.0%}" if row["moved"] else "",
                 "" if row["launches"] is None else f"{row['launches']} launches"))))
-        lines += [f"  {case['note']}"] if case["note"] else []
+        lines += [f"  {part}" for part in case["note"].split("; ") if part]
     return lines
 
 

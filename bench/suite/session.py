@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from kit.workspace import COMFYUI
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "dev"))
-
-from kit.workspace import COMFYUI  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,21 @@ def _case(session: Session, chosen: list[sets.Module], dtype: torch.dtype, shape
         except Exception as error:  # a tile may ask for more registers or shared memory than there are
             failed.append(f"{_named(tile)} fails: {type(error).__name__}")
             continue
-        same = all(map(torch.equal, outs, truth))
-        contenders.append(Contender(one.name + ("" if same else ", other bits"), one.run))
+        contenders.append(Contender(one.name + _difference(outs, truth), one.run))
     timings = interleaved(contenders, device, session.seconds)
     moved = sets.bytes_to_merge(chosen, dtype, _FACTORS)
     rows = [Row(one.name, timings[one.name], moved=moved) for one in contenders]
     name = str(dtype).removeprefix("torch.")
     return Case("tiles", f"{len(chosen)} of 302 modules, {name} weights, float16 factors, one launch",
                 [rows[0], *sorted(rows[1:], key=lambda row: row.timing.median)], "; ".join(failed))
+
+
+def _difference(outs: list[torch.Tensor], truth: list[torch.Tensor]) -> str:
+    if all(map(torch.equal, outs, truth)):
+        return ""
+    apart = max(float((out.float() - true.float()).norm() / true.float().norm())
+                for out, true in zip(outs, truth, strict=True))
+    return f", apart by {apart:.0e}"
 
 
 def _named(tile) -> str:

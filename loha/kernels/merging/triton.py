@@ -189,7 +189,7 @@ class Table:
             contiguous (`matrix_layout(...)` with column 1 and kernel 1), of any row stride.
         factors: per module, as `PackedFactors` lays them out: of one dtype, the ranks' padding
             (the same in all modules) filled with zeros, rows on boundaries of 16 bytes.
-        tile: another than `tile_for` chooses, for both products; it changes no result.
+        tile: another than `tile_for` chooses, for both products, to measure it.
 
     The tables stay valid as long as no tensor moves; `Group` watches over that.
     """
