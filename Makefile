@@ -54,7 +54,7 @@ test: lint $(TOOLS)/demo.stamp $(RUNTIME) $(TEST_PACKAGES) $(TOOLS)/oracles.stam
 	@command -v chromium >/dev/null || { echo "== installing chromium for the browser tests"; \
 	  apt-get update -q && apt-get install -y -q chromium fonts-noto-cjk; } || \
 	  { echo "The browser tests need Debian's chromium: apt-get install chromium fonts-noto-cjk"; exit 1; }
-	for part in unit comfyui browser; do
+	for part in unit comfyui cuda browser; do
 	  [ -d tests/$$part ] || continue
 	  echo "== tests/$$part"
 	  $(PYTHON) -m pytest -c tests/pytest.ini tests/$$part

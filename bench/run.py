@@ -9,6 +9,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import time
 from datetime import datetime, timezone
@@ -46,14 +47,15 @@ def main() -> None:
     machine = _machine(session)
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
 
+    path = options.figures or ROOT / "bench" / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
     cases: list[Case] = []
     for name in options.only or BENCHMARKS:
         print(f"\n== {name} ({time.perf_counter() - began:.0f} s)", flush=True)
         for case in BENCHMARKS[name](session):
             print(table(case, bandwidth) + "\n", flush=True)
             cases.append(case)
-    path = options.figures or ROOT / "bench" / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
-    write_json(path, machine | {"bytes a second": bandwidth, "load after": _load()}, cases)
+            # After each: a run that is cut off leaves what it has found.
+            write_json(path, machine | {"bytes a second": bandwidth, "load after": _load()}, cases)
     print(f"done in {time.perf_counter() - began:.0f} s, figures in {path}")
 
 
@@ -70,10 +72,11 @@ def _options() -> argparse.Namespace:
 def _machine(session: Session) -> dict[str, object]:
     cuda = session.device.type == "cuda"
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.strip() if shutil.which("git") else ""
     return {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit or "unknown",
         "device": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads on {_processor()}",
         "torch": torch.__version__,
         "lycoris-lora": importlib.metadata.version("lycoris-lora"),

@@ -21,7 +21,7 @@ from kit.gpu_parts import OUT, PARTS, Step, has_cuda
 
 _PART_SECONDS = 360
 # Of the table that is printed last: what stands above it may be cut off where the output is read.
-_LINES, _WIDTH = 100, 118
+_LINES, _WIDTH, _TAIL = 100, 118, 8
 _LEGEND = "milliseconds: median (fastest–slowest), × the first row, MB held at the most, of copy bandwidth, launches"
 
 
@@ -34,9 +34,11 @@ class Ended:
     word: str
     seconds: float
     detail: str = ""
+    tail: tuple[str, ...] = ()  # of the output of one that failed
 
     def __str__(self) -> str:
-        return f"{self.part + ' · ' + self.name:38} {self.word:9} {self.seconds:5.0f} s  {self.detail}".rstrip()
+        line = f"{self.part + ' · ' + self.name:38} {self.word:9} {self.seconds:5.0f} s  {self.detail}".rstrip()
+        return "\n".join([line, *(f"    {one}" for one in self.tail)])
 
 
 def main() -> int:
@@ -48,10 +50,14 @@ def main() -> int:
     cuda = has_cuda()
     print(_machine(cuda), flush=True)
     ended: list[Ended] = []
+    for file in OUT.glob("*.figures"):
+        file.unlink()  # of a run that was cut off
     for part in chosen:
         ended += _run_part(part, cuda, time.monotonic() + given.seconds)
         _write(ended)  # after each part: a run that is cut off has left what it found
     print(_write(ended))
+    for file in OUT.glob("*.figures"):
+        file.unlink()  # all in figures.json
     return int(any(one.word not in ("ok", "skipped") for one in ended))
 
 
@@ -93,10 +99,11 @@ def _await(part: str, step: Step, began: float, deadline: float, process: subpro
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         code, word = -1, "TIMED OUT"
-    lines = _log_of(part, step).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    detail = f"code {code}: {last}" if word == "FAILED" else last
-    return Ended(part, step.name, word, time.monotonic() - began, detail[:_WIDTH - 60])
+    lines = [line.rstrip() for line in _log_of(part, step).read_text(encoding="utf-8", errors="replace").splitlines()
+             if line.strip()]
+    detail = lines[-1].strip() if lines else ""
+    tail = () if word == "ok" else tuple(lines[-_TAIL:])
+    return Ended(part, step.name, word, time.monotonic() - began, detail if word == "ok" else f"code {code}", tail)
 
 
 def _log_of(part: str, step: Step) -> Path:
@@ -116,17 +123,20 @@ def _append_log(log: Path, part: str, step: Step) -> None:
 def _write(ended: list[Ended]) -> str:
     """Write figures.json and summary.txt anew, and return the latter."""
     path = OUT / "figures.json"
-    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for file in OUT.glob("*.figures"):
-        figures[file.stem] = json.loads(file.read_text(encoding="utf-8"))
-        file.unlink()
+    figures = {}
+    for file in sorted(OUT.glob("*.figures")):
+        try:
+            figures[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # its step was ended while it wrote
     path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    names = [f"{one.part}-{one.name.replace(' ', '-')}" for one in ended]
     lines = [_LEGEND] if figures else []
-    for found in (figures[name] for name in names if name in figures):
-        lines += [line for line in _table(found) if line not in lines or line[0] == " "]
+    for one in ended:
+        found = figures.get(f"{one.part}-{one.name.replace(' ', '-')}")
+        if found is not None:
+            lines += [f"== {one.part} · {one.name}", *_table(found)]
     lines += ["", *map(str, ended)]
-    shown = [line[:_WIDTH] for line in lines]
+    shown = [line[:_WIDTH] for whole in lines for line in whole.split("\n")]
     text = "\n".join(shown) + "\n"
     (OUT / "summary.txt").write_text(text, encoding="utf-8")
     return "\n".join(shown[-_LINES:])
@@ -157,7 +167,9 @@ def _machine(cuda: bool) -> str:
     import torch
 
     where = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}" if cuda else "no CUDA: a trial on the CPU"
-    return f"{where}; Python {sys.version.split()[0]}, torch {torch.__version__}; results in {OUT}"
+    kit = Path(os.environ.get("GPU_KIT", ".gpu-kit"), "kit.json")
+    packed = kit.read_text(encoding="utf-8").replace("\n", "") if kit.exists() else "no kit"
+    return f"{where}; Python {sys.version.split()[0]}, torch {torch.__version__}; {packed}; results in {OUT}"
 
 
 if __name__ == "__main__":

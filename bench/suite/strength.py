@@ -12,6 +12,7 @@ import json
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -21,7 +22,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import numpy as np
-from kit.comfyui_server import ComfyUIServer
+from kit.comfyui_server import ComfyUIServer, ServerFailed
 from kit.workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, add_samples
 
 from suite.measure import Timing
@@ -41,6 +42,7 @@ _LOADERS: dict[str, dict[str, Any]] = {
             "model": ["checkpoint", 0], "clip": ["checkpoint", 1], "lora_name": LOHA}},
     },
 }
+_MODE_SECONDS = 90  # about 30 on a GPU
 _NO_DYNAMIC = "--disable-dynamic-vram"
 # How a person may start ComfyUI. A core of today streams weights by default (Dynamic VRAM); --highvram and --novram
 # turn that off, --lowvram does nothing beside it.
@@ -48,9 +50,11 @@ _MODES = {
     "classic": (_NO_DYNAMIC,), "Dynamic VRAM": (), "lowvram": ("--lowvram", _NO_DYNAMIC), "highvram": ("--highvram",),
     "novram": ("--novram",),
 }
-# What the log says about the patcher in use.
-_TELLING = re.compile(r"DynamicVRAM|legacy ModelPatcher|Set vram state to|loaded (?:completely|partially)", re.I)
-_LOADED = "Requested to load"
+# What the log says about the patcher in use. The core that streams says "prepared", the other one "loaded".
+_TELLING = re.compile(
+    r"DynamicVRAM support.*|legacy ModelPatcher|Set vram state to.*|prepared for dynamic VRAM loading|"
+    r"loaded completely|loaded partially")
+_LOADED = re.compile(rb"prepared for dynamic VRAM loading|loaded completely|loaded partially")
 
 
 @dataclass
@@ -70,14 +74,24 @@ def cases(session: Session) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         add_samples(Path(folder), "sd15" if on_gpu and not session.quick else "tests")
         for mode, options in _modes(on_gpu).items():
-            with ComfyUIServer(COMFYUI, Path(folder), python=PYTHON, gpu=on_gpu,
-                               options=(*options, *_front_end(Path(folder)))) as server:
-                found = asyncio.run(_measure(server, 2 if session.quick else 5))
-                log = server.log.read_text(encoding="utf-8", errors="replace")
+            title = f"queue to first step, {mode}, U-Net and text encoder patched"
+            server = ComfyUIServer(COMFYUI, Path(folder), python=PYTHON, gpu=on_gpu,
+                                   options=(*options, *_front_end(Path(folder))))
+            began = time.perf_counter()
+            try:
+                with server:
+                    found = asyncio.run(asyncio.wait_for(_measure(server, 2 if session.quick else 5), _MODE_SECONDS))
+            except (ServerFailed, RuntimeError, TimeoutError, aiohttp.ClientError) as error:
+                # The other modes say something without this one.
+                print(f"{mode} failed: {error!r}\n{server.log_tail()}", flush=True)
+                yield Case("strength change", title, [Row("FAILED after", Timing.of([time.perf_counter() - began]))],
+                           f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}", _OURS)
+                continue
+            log = server.log.read_text(encoding="utf-8", errors="replace")
+            print(log[-6000:], flush=True)
             reference = reference or found.pictures
             yield Case(
-                "strength change", f"queue to first step, {mode}, U-Net and text encoder patched",
-                [Row(name, Timing.of(measured)) for name, measured in found.seconds.items()],
+                "strength change", title, [Row(name, Timing.of(measured)) for name, measured in found.seconds.items()],
                 "; ".join([_proof(log), _loads(found), _pictures(found.pictures, reference), *found.routes]), _OURS)
 
 
@@ -102,12 +116,12 @@ def _front_end(folder: Path) -> tuple[str, ...]:
 
 
 def _proof(log: str) -> str:
-    said = dict.fromkeys(line.strip()[:70] for line in log.splitlines() if _TELLING.search(line))
-    return "log: " + " | ".join(list(said)[:4])
+    said = Counter(match[0].strip() for match in _TELLING.finditer(log))
+    return "log: " + ", ".join(f"{words} × {count}" for words, count in said.items())
 
 
 def _loads(found: _Found) -> str:
-    return "models loaded in the timed runs: " + ", ".join(f"{name} {count}" for name, count in found.loads.items())
+    return "loads of weights in the timed runs: " + ", ".join(f"{name} {count}" for name, count in found.loads.items())
 
 
 def _pictures(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> str:
@@ -149,7 +163,7 @@ async def _measure(server: ComfyUIServer, rounds: int) -> _Found:
 
 
 def _count_loads(server: ComfyUIServer) -> int:
-    return server.log.read_bytes().count(_LOADED.encode())
+    return len(_LOADED.findall(server.log.read_bytes()))
 
 
 async def _picture(http: aiohttp.ClientSession, image: dict[str, str]) -> np.ndarray:
