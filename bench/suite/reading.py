@@ -58,7 +58,7 @@ def _models() -> tuple[torch.nn.Module, torch.nn.Module]:
     import comfy.model_base
     import comfy.sd1_clip
     import comfy.supported_models
-    from checkpoint import UNETS
+    from kit.checkpoint import UNETS
 
     config = comfy.supported_models.SD15({
         "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "context_dim": 768,
