@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 from kit.gpu_parts import OUT, PARTS, Step, has_cuda
 
@@ -159,7 +160,7 @@ def _table(found: dict) -> list[str]:
                 "" if row["peak"] is None else f"{row['peak'] / 2**20:.0f} MB",
                 f"{row['moved'] / timing['median'] / bandwidth:.0%}" if row["moved"] else "",
                 "" if row["launches"] is None else f"{row['launches']} launches"))))
-        lines += [f"  {part}" for part in case["note"].split("; ") if part]
+        lines += [f"  {line}" for part in case["note"].split("; ") for line in wrap(part, _WIDTH - 2)]
     return lines
 
 

@@ -121,7 +121,7 @@ def _proof(log: str) -> str:
 
 
 def _loads(found: _Found) -> str:
-    return "loads of weights in the timed runs: " + ", ".join(f"{name} {count}" for name, count in found.loads.items())
+    return "weights loaded in the timed runs: " + ", ".join(f"{name} {count}" for name, count in found.loads.items())
 
 
 def _pictures(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> str:

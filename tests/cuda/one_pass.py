@@ -36,7 +36,7 @@ def main() -> None:
                 weight = random_weight(0, 67, 37, layout, torch.float16, DEVICE)
                 factors = random_factors(0, 67, weight[0].numel(), rank, 16, torch.float16, DEVICE)
                 truth = merged64(weight, factors, 0.5)
-                taken = merge_(weight, *factors, 0.5)
+                taken = merge_(weight, factors, 0.5)
                 assert taken == route, f"{taken} instead of {route}"
                 assert_merged(weight.cpu(), truth)
                 done.append(route)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import wraps
+
 import pytest
 import torch
 from shinymas_loha.loha.block_weights import BLOCKS
@@ -31,6 +33,7 @@ def loads(comfy, monkeypatch):
     counted = []
     original = comfy.model_patcher.ModelPatcher.load
 
+    @wraps(original)  # the pack looks whose it is
     def load(self, *args, **kwargs):
         counted.append(self)
         return original(self, *args, **kwargs)

@@ -40,7 +40,7 @@ def test_ranks_and_dtypes(force, route, rank, dtype):
         weight = random_weight(rank, 321, 200, "contiguous", dtype, "cuda")
         factors = random_factors(rank, 321, 200, rank, rank, factor_dtype, "cuda")
         truth = merged64(weight, factors, 0.25)
-        assert merge_(weight, *factors, 0.25) == route
+        assert merge_(weight, factors, 0.25) == route
         assert_merged(weight.cpu(), truth)
 
 
@@ -52,7 +52,7 @@ def test_layouts_and_edges(force, route, layout, shape):
     weight = random_weight(5, *shape, layout, torch.float16, "cuda")
     factors = random_factors(5, shape[0], weight[0].numel(), 16, 7, torch.float16, "cuda")
     truth = merged64(weight, factors, -1.3)
-    assert merge_(weight, *factors, -1.3) == route
+    assert merge_(weight, factors, -1.3) == route
     assert_merged(weight.cpu(), truth)
 
 
@@ -94,7 +94,7 @@ def test_tucker(force, route, rank):
     truth = weight.double() + module.scale * sides[0] * sides[1]
     merged = weight.cuda()
     flat = Factors(*product.flat_factors(module))
-    assert merge_(merged, *(factor.cuda() for factor in flat), module.scale) == route
+    assert merge_(merged, Factors(*(factor.cuda() for factor in flat)), module.scale) == route
     assert_merged(merged.cpu(), truth)
 
 
