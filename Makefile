@@ -4,6 +4,7 @@
 #   make demo                  draw one picture with the shipped graph, on random weights
 #   make serve PORT=8188       ComfyUI with this pack, on 127.0.0.1, until Ctrl-C
 #   make test | lint | bench
+#   make gpu-kit               what a GPU machine without a network needs, see dev/gpu.md
 #
 # COMFYUI_DIR=/path uses that ComfyUI instead of fetching one, with the Python of the .venv or venv
 # in it, or the one that PYTHON names. Nothing is installed there, and nothing is written there:
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: demo serve test lint bench own-python
+.PHONY: demo serve test lint bench gpu-kit own-python
 
 PORT ?= 8188
 TOOLS := .tools
@@ -53,7 +54,7 @@ test: lint $(TOOLS)/demo.stamp $(RUNTIME) $(TEST_PACKAGES) $(TOOLS)/oracles.stam
 	@command -v chromium >/dev/null || { echo "== installing chromium for the browser tests"; \
 	  apt-get update -q && apt-get install -y -q chromium fonts-noto-cjk; } || \
 	  { echo "The browser tests need Debian's chromium: apt-get install chromium fonts-noto-cjk"; exit 1; }
-	for part in unit comfyui browser; do
+	for part in unit comfyui cuda browser; do
 	  [ -d tests/$$part ] || continue
 	  echo "== tests/$$part"
 	  $(PYTHON) -m pytest -c tests/pytest.ini tests/$$part
@@ -64,6 +65,9 @@ lint: $(TOOLS)/lint.stamp
 
 bench: $(RUNTIME) $(TEST_PACKAGES)
 	@$(PYTHON) bench/run.py
+
+gpu-kit: $(VENV)/bin/uv $(RUNTIME)
+	@$(VENV)/bin/python dev/gpu_kit.py --comfyui $(COMFYUI)
 
 $(VENV)/bin/uv:
 	@echo "== making $(VENV)"

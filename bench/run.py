@@ -9,13 +9,14 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import time
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from suite import core_training, gradient, memory, merge, patch, reading, strength, training
+from suite import core_training, gradient, memory, merge, patch, reading, step, strength, training, tune
 from suite.measure import copy_bandwidth
 from suite.results import Case, table, write_json
 from suite.session import ROOT, Session, load_comfyui_and_pack
@@ -29,6 +30,8 @@ BENCHMARKS = {
     "core-training": core_training.cases,
     "memory": memory.cases,
     "strength": strength.cases,
+    "step": step.cases,
+    "tune": tune.cases,
 }
 _SECONDS = 12.0
 
@@ -40,19 +43,20 @@ def main() -> None:
     began = time.perf_counter()
     device = load_comfyui_and_pack()
     bandwidth = copy_bandwidth(device)
-    session = Session(device, 0.0 if options.quick else _SECONDS, options.quick, bandwidth)
+    session = Session(device, 0.0 if options.quick else options.seconds, options.quick, bandwidth)
     machine = _machine(session)
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
 
+    path = options.figures or ROOT / "bench" / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
     cases: list[Case] = []
     for name in options.only or BENCHMARKS:
         print(f"\n== {name} ({time.perf_counter() - began:.0f} s)", flush=True)
         for case in BENCHMARKS[name](session):
             print(table(case, bandwidth) + "\n", flush=True)
             cases.append(case)
-    path = Path(__file__).parent / "out" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
-    write_json(path, machine | {"load after": _load()}, cases)
-    print(f"done in {time.perf_counter() - began:.0f} s, figures in {path.relative_to(ROOT)}")
+            # After each: a run that is cut off leaves what it has found.
+            write_json(path, machine | {"bytes a second": bandwidth, "load after": _load()}, cases)
+    print(f"done in {time.perf_counter() - began:.0f} s, figures in {path}")
 
 
 def _options() -> argparse.Namespace:
@@ -60,16 +64,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few small weights: shows that it runs, not how fast")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME",
                         help=f"one of {', '.join(BENCHMARKS)}; may be given several times")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="for each comparison, after its warm-up")
+    parser.add_argument("--figures", type=Path, help="where everything measured is written; bench/out/ by default")
     return parser.parse_args()
 
 
 def _machine(session: Session) -> dict[str, object]:
     cuda = session.device.type == "cuda"
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.strip() if shutil.which("git") else ""
     return {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit or "unknown",
         "device": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads on {_processor()}",
         "torch": torch.__version__,
         "lycoris-lora": importlib.metadata.version("lycoris-lora"),

@@ -189,15 +189,18 @@ class Table:
             contiguous (`matrix_layout(...)` with column 1 and kernel 1), of any row stride.
         factors: per module, as `PackedFactors` lays them out: of one dtype, the ranks' padding
             (the same in all modules) filled with zeros, rows on boundaries of 16 bytes.
+        tile: another than `tile_for` chooses, for both products, to measure it.
 
     The tables stay valid as long as no tensor moves; `Group` watches over that.
     """
 
-    def __init__(self, outs: list[Tensor], bases: list[Tensor], factors: list[Factors]) -> None:
+    def __init__(
+        self, outs: list[Tensor], bases: list[Tensor], factors: list[Factors], tile: Tile | None = None
+    ) -> None:
         first = factors[0]
         self._weight_dtype, self._factor_dtype = outs[0].dtype, first.dtype
         self._pads = padded_rank(first.rank1), padded_rank(first.rank2)
-        self._tiles = tuple(tile_for(first.dtype, pad) for pad in self._pads)
+        self._tiles = (tile, tile) if tile else tuple(tile_for(first.dtype, pad) for pad in self._pads)
         self._aligned = all(is_aligned(weight) for weight in (*outs, *bases))
         tile = self._tiles[0]
         entries, counts, total = [], [], 0
