@@ -116,7 +116,9 @@ def _encoded(clip, text):
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0].clone()
 
 
-def test_the_hook_is_apply_loha_where_it_acts_everywhere(comfy, small_model, pack, loha, apply_clip, hook_nodes, tokens):
+def test_the_hook_is_apply_loha_where_it_acts_everywhere(
+    comfy, small_model, pack, loha, apply_clip, hook_nodes, tokens
+):
     model, clip, _ = small_model
     said = []
     hook = pack.hook.LohaHook(loha, pack.patching.Strengths(0.8, 0.7), lambda *words: said.append(words))
