@@ -107,7 +107,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
     models.load()
     notes = list(models.notes)
     with torch.inference_mode(False):
-        base = models.models(with_key=data.options.latent_cache == "disk")
+        base = models.models()
         latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
         run = Training(base, data, latents, settings, session=world.share(session_name(settings)),
                        precision=models.precision, world=world, model_sha256=model_sha256)
