@@ -33,13 +33,11 @@ class Examined:
     Args:
         width, height: as seen.
         content: the first 16 bytes of the sha256 of the file.
-        was_decoded: whether all of its pixels were decoded, not the header alone.
     """
 
     width: int
     height: int
     content: bytes
-    was_decoded: bool
 
 
 class Ledger:
@@ -63,11 +61,11 @@ class Ledger:
         if row is None or row[:4] != _stamp(stat):
             return None
         self._now[name] = row
-        return Examined(row[4], row[5], bytes.fromhex(row[6]), row[7])
+        return Examined(row[4], row[5], bytes.fromhex(row[6]))
 
     def note(self, name: str, stat: os.stat_result, found: Examined) -> None:
         """Remember what was found in the file, which was like this before and after the look."""
-        self._now[name] = [*_stamp(stat), found.width, found.height, found.content.hex(), found.was_decoded]
+        self._now[name] = [*_stamp(stat), found.width, found.height, found.content.hex()]
 
     def write(self, *, is_whole: bool) -> None:
         """Keep what was found, and after a whole look forget files that are gone. Where it fails nothing is lost."""
@@ -82,7 +80,7 @@ def examine(path: Path, ledger: Ledger, *, decode: bool) -> Examined:
     """Look a picture file through, unless the ledger knows it. Threads may do so at once.
 
     Args:
-        decode: whether its pixels must be known to decode; otherwise a header and a good end do.
+        decode: whether all its pixels must be found to decode; otherwise a header and a good end do.
 
     Raises:
         PictureError: it cannot be used.
@@ -90,14 +88,13 @@ def examine(path: Path, ledger: Ledger, *, decode: bool) -> Examined:
     try:
         before = os.stat(path)
         known = ledger.find(path.name, before)
-        if known is not None and (known.was_decoded or not decode):
+        if known is not None and not decode:
             return known
         began = time.time_ns()
         header = read_header(path)
-        was_decoded = decode or not header.ends_well
-        if was_decoded:
+        if decode or not header.ends_well:
             check_decodes(path)
-        found = Examined(header.width, header.height, _hash(path), was_decoded)
+        found = Examined(header.width, header.height, _hash(path))
         if _stamp(os.stat(path)) == _stamp(before) and _changed(before) < began - _SETTLED:
             ledger.note(path.name, before, found)
         return found
@@ -134,7 +131,7 @@ def _read(path: Path | None, where: str) -> dict[str, list]:
 
 
 def _is_row(row: object) -> bool:
-    if not (isinstance(row, list) and len(row) == 8 and isinstance(row[6], str) and isinstance(row[7], bool)):
+    if not (isinstance(row, list) and len(row) == 7 and isinstance(row[6], str)):
         return False
     with suppress(ValueError):
         return all(type(value) is int for value in row[:6]) and len(bytes.fromhex(row[6])) == HASH_BYTES

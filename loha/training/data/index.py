@@ -84,7 +84,7 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *,
     """Look at every picture and caption of the folders; threads read, nothing is kept open.
 
     Args:
-        ledgers: folder for what is found, so that unchanged files are read through only once.
+        ledgers: folder for what is found in more than `DECODE_UP_TO` files: unchanged ones are read through once.
         progress: called with (done, total) every few hundred pictures; what it raises passes through.
 
     Raises:
@@ -101,7 +101,8 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *,
         )
         left_out += ((folder.path / name, reason) for name, reason in listing.refused)
     decode = len(found) <= DECODE_UP_TO
-    books = [Ledger(folder.path, ledgers) for folder in folders]
+    # Few pictures are decoded each time, and remembering them would only litter.
+    books = [Ledger(folder.path, None if decode else ledgers) for folder in folders]
 
     def look(one: _Found) -> tuple[Examined | PictureError, str | CaptionError]:
         path = folders[one.folder].path

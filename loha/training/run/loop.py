@@ -79,7 +79,7 @@ class Training:
         self.done = 0
         self.losses: list[float] = []
         self._started = time.time()
-        self._saved_step = -1  # the step whose state is on disk
+        self.kept = 0  # the step whose state is on the disk
         self._is_whole = True  # false while a step changes parameters
 
     @cached_property
@@ -113,7 +113,7 @@ class Training:
         self._schedule.load_state_dict(state.schedule)
         self._scaler.load_state_dict(state.scaler)
         self.done, self.losses, self._started = state.step, list(state.losses), state.started
-        self._session, self._saved_step = state.session, state.step
+        self._session, self.kept = state.session, state.step
 
     def go_on_from(self, loha: Loha) -> None:
         """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
@@ -283,17 +283,17 @@ class Training:
 
     def _keep(self) -> None:
         self.folder.write_state(self.state())
-        self._saved_step = self.done
+        self.kept = self.done
 
     def _keep_what_there_is(self) -> None:
         """After an early end. A failure here must not hide what ended the run."""
-        if not (self._writes and self._is_whole and self.done > self._saved_step):
+        if not (self._writes and self._is_whole):
             return
         if not self.done:
             self.folder.remove_if_empty()
-            return
-        try:
-            self.folder.write_stopped(self.loha(), self.done)
-            self._keep()
-        except FileError as error:
-            _log.error("the state after step %d could not be kept: %s", self.done, error)
+        elif self.done > self.kept:
+            try:
+                self.folder.write_stopped(self.loha(), self.done)
+                self._keep()
+            except FileError as error:
+                _log.error("the state after step %d could not be kept: %s", self.done, error)

@@ -26,6 +26,7 @@ _FAILED = "failed"
 _PAUSE = 0.0005  # seconds between two looks at a collective that runs
 _LOOK = 0.25  # and between two looks into the store
 _WORD = 15.0  # seconds that a failed process has for its last word: it may be saving
+_ECHO = 1.0  # and one whose connection broke, which has left word before
 _GONE = ("another process of this run is gone without a word: the system may have ended it for want of memory, or "
          "somebody did")
 
@@ -90,8 +91,11 @@ class World:
         if self.is_first:
             self._store.set(key, text)
             return text
-        self._await(lambda: self._store.check([key]))
-        return self._store.get(key).decode()
+        try:
+            self._await(lambda: self._store.check([key]))
+            return self._store.get(key).decode()
+        except RuntimeError as error:  # the process that keeps the store is gone
+            raise ProcessFailed(_GONE) from error
 
     @contextmanager
     def first_before_others(self, what: str) -> Iterator[None]:
@@ -120,15 +124,22 @@ class World:
         """End what `join` began.
 
         Args:
-            code: of this process. Where it has left a collective unfinished, it ends here: torch would wait for that.
-            failure: why this process cannot go on; the others are told.
+            code: of this process.
+            failure: why this process cannot go on; the others are told. It ends here and at once: torch's own way
+                out waits for collectives that no one will finish.
         """
         if self.size == 1:
             return
         if failure:
             with suppress(RuntimeError):
                 self._store.compare_set(_FAILED, "", failure)
-        if self._has_left_a_collective:
+                gone = self._store.add("leaving", 1)
+                until = time.monotonic() + _WORD
+                # Without torchrun the store is in the first process, and ends with it: the others look before.
+                while self.is_first and not _torchrun_keeps_store() and gone < self.size and time.monotonic() < until:
+                    time.sleep(_LOOK)
+                    gone = self._store.add("leaving", 0)
+        if failure or self._has_left_a_collective:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -144,7 +155,7 @@ class World:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # the connection to another process broke
-            raise self._last_word() from error
+            raise self._last_word(_ECHO) from error
         self._has_left_a_collective = False
 
     def _await(self, is_done: Callable[[], bool]) -> None:
@@ -162,15 +173,19 @@ class World:
         except RuntimeError:  # the process that keeps the store is gone
             return True
 
-    def _last_word(self) -> ProcessFailed:
+    def _last_word(self, patience: float = _WORD) -> ProcessFailed:
         """What the process that failed has to say, which it may need a moment for."""
         with suppress(RuntimeError):
-            until = time.monotonic() + _WORD
+            until = time.monotonic() + patience
             while time.monotonic() < until:
                 if self._store.check([_FAILED]):
                     return ProcessFailed(self._store.get(_FAILED).decode())
                 time.sleep(_LOOK)
         return ProcessFailed(_GONE)
+
+
+def _torchrun_keeps_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def local_device() -> torch.device:
