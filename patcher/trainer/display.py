@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from ...loha.training.run.chart import thinned
 from ...loha.training.run.progress import Progress, Watcher
 from .run import Run
 from .samples import Samples
+
+_log = logging.getLogger(__name__)
 
 _EVENT = "shinymas.training"
 _SECONDS = 0.5  # between two messages to the browser
