@@ -4,9 +4,10 @@
     torchrun --nproc-per-node=2 train.py config.toml --data FOLDER
 
 config.toml is a training configuration of kohya's scripts, such as the model page's. Its batch size is
-that of one process: the page's "4 x 2" is two processes of 4. Ctrl-C saves and stops; go on with
---resume and the file that was written. Ends with 0 when done, 1 when something cannot be used,
-2 for a wrong command line, 130 when stopped.
+that of one process: the page's "4 x 2" is two processes of 4. Ctrl-C ends the run after the step and keeps
+what there is (again, or when the step takes long: before it is done); go on with --resume and the file that
+was written. Ends with 0 when done, 1 when something cannot be used or has failed, 2 for a wrong command line,
+130 when stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import importlib.util
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +27,8 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parent
 _PACKAGE = "shinymas_loha"
 _STOPPED = 130
+_STOPPED_ONE = "another process of the run was stopped"
+_PATIENCE = 5  # seconds for the step that a signal came in: torchrun kills 30 s after it, other managers after 10
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,27 +38,49 @@ def main(argv: list[str] | None = None) -> int:
     comfyui = given.comfyui or ROOT.parent.parent
     if not (comfyui / "comfy" / "sd.py").is_file():
         parser.error(f"{comfyui} is no ComfyUI; say with --comfyui where it is")
-    _enter_comfyui(comfyui.resolve(), given.cpu)
+    signals, world = _Signals(), None
+    try:
+        _enter_comfyui(comfyui.resolve(), given.cpu)
+        world = _join(given.cpu)
+        code, failure = _outcome(given, world, signals)
+        signals.wait()
+    except KeyboardInterrupt:
+        code, failure = _STOPPED, _STOPPED_ONE
+        print("stopped before the first step", file=sys.stderr)
+    if world is not None:
+        world.leave(code, failure)
+    return code
+
+
+def _join(on_cpu: bool):
     import torch
-    from shinymas_loha.loha import LohaError
     from shinymas_loha.loha.training.run import processes
 
-    if torch.cuda.is_available() and not given.cpu:
+    if torch.cuda.is_available() and not on_cpu:
         torch.cuda.set_device(processes.local_device())
-    world = processes.join(on_cpu=given.cpu)
-    from shinymas_loha.patcher.trainer.run import memory_advice
+    return processes.join(on_cpu=on_cpu)
+
+
+def _outcome(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, str]:
+    """Train; the exit code, and what the other processes should know where this one failed. Says what went wrong."""
+    from shinymas_loha.loha import LohaError
+    from shinymas_loha.patcher.trainer.run import OUT_OF_MEMORY, is_out_of_memory
 
     try:
-        with memory_advice(lambda text: print(f"error: {text}", file=sys.stderr)):
-            return _train(given, world)
-    except LohaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        processes.leave(world)
+        return _train(given, world, signals)
+    except Exception as error:
+        signals.wait()
+        if not (isinstance(error, LohaError) or is_out_of_memory(error)):
+            traceback.print_exc()
+            return 1, f"process {world.rank + 1} of {world.size}: {type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, LohaError) else OUT_OF_MEMORY
+        if world.is_to_say(text):
+            # Another process may be drawing its progress on this line.
+            print("\n" * (world.size > 1) + f"error: {text}", file=sys.stderr, flush=True)
+        return 1, text
 
 
-def _train(given: argparse.Namespace, world) -> int:
+def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, str]:
     import folder_paths
     import torch
     from shinymas_loha.loha import files
@@ -73,7 +101,9 @@ def _train(given: argparse.Namespace, world) -> int:
     if settings.sample_every_n_epochs:
         say("ignored: sample_every_n_epochs: samples are drawn inside ComfyUI alone")
     options = _data_options(given, found)
-    data = TrainingData(index_pictures(options), options)
+    user = Path(folder_paths.get_user_directory()) / "shinymas"
+    with world.first_before_others("pictures"):  # who then find them examined
+        data = TrainingData(index_pictures(options, ledgers=user / "pictures"), options)
     say(describe_data(data, world.size))
     checkpoint = _model_file("checkpoints", given.checkpoint or settings.base_model, "--checkpoint")
     vae_file = settings.vae and _model_file("vae", settings.vae, "vae")
@@ -86,36 +116,78 @@ def _train(given: argparse.Namespace, world) -> int:
             model, clip, vae, data, settings, world=world,
             start=files.read(given.resume) if given.resume else None,
             output=output,
-            cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents",
+            cache=user / "latents",
             model_sha256=_hash(checkpoint) if world.is_first else "")
-    stop = _StopAtSignals()
+    if run.resumption:
+        say(run.resumption)
     training = run.training
-    with tqdm(total=training.total_steps, initial=training.done, disable=not world.is_first, unit="step") as bar:
+    try:
+        with tqdm(total=training.total_steps, initial=training.done, disable=not world.is_first, unit="step") as bar:
 
-        def on_step(progress) -> None:
-            bar.update(progress.step - bar.n)
-            bar.set_postfix(epoch=progress.epoch, loss=f"{progress.loss:.4f}", lr=f"{progress.learning_rate:.2e}")
+            def on_step(progress) -> None:
+                bar.update(progress.step - bar.n)
+                bar.set_postfix(epoch=progress.epoch, loss=f"{progress.loss:.4f}", lr=f"{progress.learning_rate:.2e}")
 
-        try:
-            loha = run.go(Watcher(on_step=on_step, should_stop=lambda: stop.asked))
-        except Stopped as stopped:
-            say(f"{stopped}; go on with --resume and the newest file in {run.folder}")
-            return _STOPPED
+            loha = run.go(Watcher(on_step=on_step, should_stop=signals.are_there, breakable=signals.breakable))
+    except Stopped as stopped:
+        say(f"{stopped}; {run.kept()}")
+        return _STOPPED, ""
+    except KeyboardInterrupt:
+        say(f"broken off in step {training.done + 1} of {training.total_steps}; {run.kept()}")
+        return _STOPPED, _STOPPED_ONE
+    except Exception:
+        if training.kept:
+            say(run.kept())
+        raise
     say(run.report(loha, time.monotonic() - began))
-    return 0
+    return 0, ""
 
 
-class _StopAtSignals:
-    """Ctrl-C, and the signal that torchrun passes on, ask for an end after the step; the second one kills."""
+class _Signals:
+    """Ctrl-C, a closed terminal, and what torchrun passes on: they ask for an end, and never break off what is kept.
+
+    Until the run begins one ends the program at once. Then the first ends the run after its step; the second, or
+    `_PATIENCE` seconds, before: KeyboardInterrupt out of a `breakable` block.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self._asked = 0
+        self._breaks = True  # whether what runs now may be broken off
+        self._runs = False
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
+            number = getattr(signal, name, None)  # Windows has the first two
+            # Under nohup a closed terminal is to be ignored.
+            if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                signal.signal(number, self._ask)
+
+    def are_there(self) -> bool:
+        return self._asked > 0
+
+    def wait(self) -> None:
+        """From here to the end: nothing is broken off any more."""
+        self._breaks = False
+
+    @contextmanager
+    def breakable(self) -> Iterator[None]:
+        self._runs = self._breaks = True
+        if self._asked > 1:
+            self._break_off()
+        try:
+            yield
+        finally:
+            self._breaks = False
 
     def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
+        self._asked += 1
+        if self._asked == 1 and self._runs:
+            if hasattr(signal, "alarm"):
+                signal.alarm(_PATIENCE)
+        elif self._breaks:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        self._breaks = False  # once
+        raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

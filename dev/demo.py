@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from kit.comfyui_server import ComfyUIServer
+from kit.ending import end_at_the_first
 from kit.workspace import CHECKPOINT, COMFYUI, DEMO_BASE, LOHA, PYTHON, ROOT, add_samples
 
 WORKFLOW = ROOT / "workflows" / "shinymas-v2.1.json"
@@ -51,7 +50,7 @@ def draw(server: ComfyUIServer) -> tuple[list[str], list[Path]]:
 
 def main() -> None:
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_at_the_first()
     add_samples(DEMO_BASE, "demo")
     with ComfyUIServer(COMFYUI, DEMO_BASE, python=PYTHON) as server:
         texts, pictures = draw(server)
@@ -64,4 +63,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped")
+        raise SystemExit(130) from None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
+from pathlib import Path
 
 from kit.comfyui_server import ComfyUIServer
+from kit.ending import end_at_the_first
 from kit.workspace import COMFYUI, PYTHON, SERVE_BASE, add_samples, has_gpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8188)
+    parser.add_argument("--base", type=Path, default=SERVE_BASE, help="folder for models, pictures and user files")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    add_samples(SERVE_BASE, "demo")
-    with ComfyUIServer(COMFYUI, SERVE_BASE, python=PYTHON, port=given.port, gpu=has_gpu()) as server:
-        print(f"ready: open {server.url} (Ctrl-C stops it; models and pictures are under {SERVE_BASE})", flush=True)
+    end_at_the_first()
+    add_samples(given.base, "demo")
+    with ComfyUIServer(COMFYUI, given.base, python=PYTHON, port=given.port, gpu=has_gpu()) as server:
+        print(f"ready: open {server.url} (Ctrl-C stops it; models and pictures are under {given.base})", flush=True)
         server.wait()
 
 

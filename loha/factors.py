@@ -62,15 +62,21 @@ class Factors(NamedTuple):
         """The same in `dtype`, on `device` where one is given; a copy to a GPU does not wait."""
         return Factors(*(factor.to(device=device, dtype=dtype, non_blocking=True) for factor in self))
 
-    def stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Both `*_a` as (2, out, rank) and both `*_b` as (2, rank, in·kernel); a smaller rank ends in zeros."""
+    def stacked(self, dtype: torch.dtype, into: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Both `*_a` as (2, out, rank) and both `*_b` as (2, rank, in·kernel); a smaller rank ends in zeros.
+
+        Args:
+            into: tensors of these shapes and `dtype` to write to; what they held does not matter.
+        """
         rank, (rows, columns) = max(self.rank1, self.rank2), self.shape
-        left, right = (
-            torch.zeros(2, *shape, dtype=dtype, device=self.w1_a.device) for shape in ((rows, rank), (rank, columns))
+        left, right = into or (
+            torch.empty(2, *shape, dtype=dtype, device=self.w1_a.device) for shape in ((rows, rank), (rank, columns))
         )
         for place, (a, b) in enumerate(((self.w1_a, self.w1_b), (self.w2_a, self.w2_b))):
             left[place, :, : b.shape[0]] = a
+            left[place, :, b.shape[0] :] = 0
             right[place, : b.shape[0]] = b
+            right[place, b.shape[0] :] = 0
         return left, right
 
 

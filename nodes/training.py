@@ -98,7 +98,8 @@ class LohaTrainingData(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, total)
 
-        data = TrainingData(index_pictures(options, progress), options)
+        ledgers = Path(folder_paths.get_user_directory()) / "shinymas" / "pictures"
+        data = TrainingData(index_pictures(options, progress, ledgers=ledgers), options)
         info = "\n".join([describe_data(data), *notes])
         return io.NodeOutput(data, info, ui={"text": [info]})
 
@@ -201,7 +202,7 @@ class TrainLoha(io.ComfyNode):
                 output=Path(folder_paths.get_folder_paths("loras")[0]),
                 cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
             samples = Samples(model, clip, vae, run, data.options.resolution, settings)
-            display = Display(cls.hidden.unique_id, run.training, samples)
+            display = Display(cls.hidden.unique_id, run, samples)
             loha = run.go(display.watcher())
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())

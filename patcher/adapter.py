@@ -17,15 +17,20 @@ class LohaAdapter(WeightAdapterBase):
     """
 
     name = "shinymas_loha"
+    # Of all adapters of one LoHa on one patcher. One that a core has rebuilt does without.
+    workspace: kernels.Workspace | None = None
 
     def __init__(self, loaded_keys: set[str], weights: tuple) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights
 
     @classmethod
-    def of(cls, factors: Factors, alpha: float | None, dora_scale=None) -> LohaAdapter:
+    def of(cls, factors: Factors, alpha: float | None, dora_scale=None,
+           workspace: kernels.Workspace | None = None) -> LohaAdapter:
         w1_a, w1_b, w2_a, w2_b = factors
-        return cls(set(), (w1_a, w1_b, alpha, w2_a, w2_b, None, None, dora_scale))
+        adapter = cls(set(), (w1_a, w1_b, alpha, w2_a, w2_b, None, None, dora_scale))
+        adapter.workspace = workspace
+        return adapter
 
     @property
     def factors(self) -> Factors:
@@ -50,6 +55,6 @@ class LohaAdapter(WeightAdapterBase):
         is core's identity: only keys that name a part of a weight carry another, and ours never do.
         """
         if self.is_additive:
-            kernels.merge_(weight, self.factors, self.scale * strength)
+            kernels.merge_(weight, self.factors, self.scale * strength, self.workspace)
             return weight
         return product.merge_dora_(weight, self.factors, self.scale, self.weights[7], strength)

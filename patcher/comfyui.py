@@ -179,6 +179,12 @@ def drop_hook_caches(patcher: ModelPatcher) -> None:
         patcher.cached_hook_patches = {}
 
 
+def after_use(patcher: ModelPatcher, key: str, callback: Callable[[], None]) -> None:
+    """Be told whenever this patcher or a clone has merged: after a load, a sampling, and when weights go."""
+    for event in (CallbacksMP.ON_LOAD, CallbacksMP.ON_CLEANUP, CallbacksMP.ON_DETACH):
+        patcher.add_callback_with_key(event, key, lambda *_: callback())
+
+
 def watch(patcher: ModelPatcher, key: str, *, injected: Callable[[ModelPatcher], None],
           loaded: Callable[..., None], detached: Callable[[ModelPatcher, bool], None],
           sampling: Callable[..., Any]) -> None:

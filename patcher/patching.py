@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from ..loha import Loha, SettingsError, files, product
 from ..loha.binding import Binding, Skip, Target, bind
 from ..loha.factors import Factors
-from ..loha.kernels import PackedFactors
+from ..loha.kernels import PackedFactors, Workspace
 from . import comfyui
 from .adapter import LohaAdapter
 from .strength_change import share_identity
@@ -69,13 +69,14 @@ def patch(binding: Binding, model: ModelPatcher,
           clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
     """Return clones that carry the patches, the very same objects where nothing applies, and the binding
     less what ComfyUI has no adapter for."""
-    binding, unet, encoder = _patches(binding, model, clip and clip.patcher)
+    workspace = Workspace()
+    binding, unet, encoder = _patches(binding, model, clip and clip.patcher, workspace)
     if unet:
         parent, model = model, model.clone()
-        _carry(model, unet, parent, binding.loha)
+        _carry(model, unet, parent, binding.loha, workspace)
     if encoder:
         parent, clip = clip, clip.clone()
-        _carry(clip.patcher, encoder, parent.patcher, binding.loha)
+        _carry(clip.patcher, encoder, parent.patcher, binding.loha, workspace)
     return model, clip, binding
 
 
@@ -85,7 +86,7 @@ def patches_for_hook(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, 
     return binding, unet or encoder
 
 
-def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None
+def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, workspace: Workspace | None = None
              ) -> tuple[Binding, dict[float, dict], dict[float, dict]]:
     """The binding less what ComfyUI has no adapter for, and strength → weight → patch of both models."""
     foreign, failed = _foreign_patches(binding)
@@ -96,14 +97,16 @@ def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None
         # A core that streams its weights sends the patches along by itself.
         device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
         factors = _factors(binding.loha, device)[name]
-        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale)
+        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale, workspace)
         (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
     for name, bound in binding.others.items():
         (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
     return binding, dict(unet), dict(encoder)
 
 
-def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
+def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha,
+           workspace: Workspace) -> None:
+    comfyui.after_use(patcher, "shinymas-loha workspace", workspace.release)
     for strength, group in patches.items():
         patcher.add_patches(group, strength)
     share_identity(patcher, parent, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .ending import held, tied_to_us
+
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "shinymas-loha"
 _BOOT_SECONDS = 300  # some 15 on a free machine
@@ -43,6 +45,8 @@ def free_port() -> int:
 
 class ComfyUIServer:
     """A ComfyUI on 127.0.0.1, alive inside a `with` block and stopped however that block ends.
+
+    Signals that come while it is started or stopped wait; where nobody can stop it any more, the kernel does.
 
     Args:
         comfyui: ComfyUI's own folder. Only read, but for what Python caches in it.
@@ -78,16 +82,17 @@ class ComfyUIServer:
     def __enter__(self) -> ComfyUIServer:
         self._prepare_base()
         print(f"starting ComfyUI on {self.url} (log: {self.log})", flush=True)
-        with self.log.open("wb") as log:
-            # A session of its own: Ctrl-C reaches us alone, and we stop the server.
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._comfyui,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
         try:
+            with self.log.open("wb") as log, held():
+                # A session of its own: Ctrl-C reaches us alone, and we stop the server.
+                self._process = subprocess.Popen(
+                    self._command,
+                    cwd=self._comfyui,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=tied_to_us(),
+                )
             self._await_boot()
         except BaseException:
             self.stop()
@@ -99,14 +104,15 @@ class ComfyUIServer:
 
     def stop(self) -> None:
         """Stop the server; a second call does nothing."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with held():
+            if self._process is None or self._process.poll() is not None:
+                return
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def get(self, path: str) -> Any:
         """The JSON answer to GET `path`."""

@@ -23,7 +23,9 @@ LOHA = "random-loha.safetensors"
 
 def has_gpu() -> bool:
     """Whether ComfyUI's own Python finds a CUDA GPU."""
-    asked = subprocess.run([PYTHON, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"], check=False)
+    # A session of its own, here and below: Ctrl-C is for us, who end it without its traceback.
+    asked = subprocess.run([PYTHON, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"], check=False,
+                           start_new_session=True)
     return asked.returncode == 0
 
 
@@ -45,5 +47,5 @@ def _written(path: Path, writer: str, size: str) -> Path:
     if not path.exists() or path.stat().st_mtime < (kit / f"{writer}.py").stat().st_mtime:
         print(f"writing {path}", flush=True)
         command = [PYTHON, "-m", f"{kit.name}.{writer}", path, "--comfyui", COMFYUI.absolute(), "--size", size]
-        subprocess.run(command, cwd=kit.parent, check=True)
+        subprocess.run(command, cwd=kit.parent, check=True, start_new_session=True)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,9 +11,11 @@ import comfy.utils
 
 from ...loha import Loha
 from ...loha.training.run.chart import thinned
-from ...loha.training.run.loop import Training
 from ...loha.training.run.progress import Progress, Watcher
+from .run import Run
 from .samples import Samples
+
+_log = logging.getLogger(__name__)
 
 _EVENT = "shinymas.training"
 _SECONDS = 0.5  # between two messages to the browser
@@ -20,17 +23,21 @@ _POINTS = 500  # of the curve in a message: some 13 KB
 
 
 class Display:
-    """Tells the browser about the run `training` of node `node_id`, and stops it when somebody cancels."""
+    """Tells the browser about a run of node `node_id`, and stops it when somebody cancels."""
 
-    def __init__(self, node_id: str, training: Training, samples: Samples) -> None:
+    def __init__(self, node_id: str, run: Run, samples: Samples) -> None:
         # Not at import: the command line has no server.
         from server import PromptServer
 
         self._server = PromptServer.instance
         self._node_id = node_id
-        self._training = training
+        self._training = run.training
         self._samples = samples
-        self._bar = comfy.utils.ProgressBar(training.total_steps, node_id=node_id)
+        self._bar = comfy.utils.ProgressBar(run.training.total_steps, node_id=node_id)
+        # Beside the progress all along: whether to go on like this is the person's choice, and it is made early.
+        self._below = f"\n{run.resumption}" if run.resumption else ""
+        if run.resumption:
+            _log.warning("Train LoHa: %s", run.resumption)
         self._told = 0.0
 
     def watcher(self) -> Watcher:
@@ -41,7 +48,7 @@ class Display:
         if now - self._told >= _SECONDS or progress.step == progress.total_steps:
             self._told = now
             self._bar.update_absolute(progress.step, progress.total_steps)
-            self._server.send_progress_text(progress_line(progress), self._node_id)
+            self._server.send_progress_text(progress_line(progress) + self._below, self._node_id)
             # The whole curve, and to every page as the text above: one that was loaded anew, was cut off for a
             # while or is open in a second tab has all of it with the next message.
             points = thinned(self._training.losses, _POINTS)

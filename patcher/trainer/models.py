@@ -71,8 +71,8 @@ class TrainingModels:
                                 "so. Close other programs, start ComfyUI with --highvram or --gpu-only, or apply no "
                                 "LoRA to the model before training.")
 
-    def models(self, *, with_key: bool) -> Models:
-        """What `loha.training` takes. `with_key` hashes the VAE, for a cache of latents on disk."""
+    def models(self) -> Models:
+        """What `loha.training` takes."""
         blocks = tuple(module for module in self._unet.modules()
                        if isinstance(module, (ResBlock, attention.BasicTransformerBlock)))
         sampling = self._model.model.model_type
@@ -80,7 +80,7 @@ class TrainingModels:
             unet=self._unet, predict=self._predict, text=self._text_encoder(), layers=self._layers(),
             encode=partial(_posterior, self._vae), device=self.device,
             is_v_prediction=sampling == comfy.model_base.ModelType.V_PREDICTION, blocks=blocks,
-            vae_key=_digest(self._vae.first_stage_model) if with_key else "")
+            vae_key=_digest(self._vae.first_stage_model))
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         options = {"optimized_attention_override": _differentiable_attention}
@@ -147,10 +147,11 @@ def _has_posterior(vae) -> bool:
 
 
 def _digest(module: nn.Module) -> str:
+    # Not `weights_hash`: latents that earlier versions keep on the disk carry this one in their names.
     digest = sha256()
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().to("cpu").contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

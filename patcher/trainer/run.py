@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from ...loha.errors import SettingsError
 from ...loha.training.data import Latents, TrainingData
 from ...loha.training.optimisation.schedules import run_length
 from ...loha.training.run.digest import session_name
+from ...loha.training.run.fingerprint import Comparison
 from ...loha.training.run.folder import RunFolder, check_output_name, state_beside
 from ...loha.training.run.loop import Training
 from ...loha.training.run.memory import require
@@ -27,12 +29,18 @@ from ...loha.training.settings.hyper_parameters import TrainingSettings
 from ...text import show
 from .models import TrainingModels
 
-_OUT_OF_MEMORY = (
+OUT_OF_MEMORY = (
     "out of memory: lower the batch size or the resolution of the pictures, or turn gradient_checkpointing on. "
     "What was trained so far is kept in the run's folder."
 )
 # A CPU's allocator raises nothing of its own kind.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of any kind ran out; ComfyUI and torch have several names for it."""
+    lacking = isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError)
+    return lacking or (isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error))
 
 
 @contextmanager
@@ -41,9 +49,8 @@ def memory_advice(tell: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lacking = isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError)
-        if lacking or (isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)):
-            tell(_OUT_OF_MEMORY)
+        if is_out_of_memory(error):
+            tell(OUT_OF_MEMORY)
         raise
 
 
@@ -63,10 +70,22 @@ class Run:
     folder: Path
     notes: tuple[str, ...]
 
+    @property
+    def resumption(self) -> str:
+        """How it goes on from an interrupted run, in lines; "" for a new one."""
+        return "\n".join(note for note in self.notes if note.startswith(("resumed: ", "differs: ")))
+
     def go(self, watcher: Watcher) -> Loha:
         """Train. Raises as `Training.run`."""
         with torch.inference_mode(False), torch.enable_grad():
             return self.training.run(watcher)
+
+    def kept(self) -> str:
+        """What an early end has left, and how to go on from it."""
+        if not self.training.kept:
+            return "nothing was trained that could be kept"
+        return (f"the network after step {self.training.kept} is kept: go on with --resume and the newest file in "
+                f"{show(self.folder, 300)}")
 
     def report(self, loha: Loha, seconds: float) -> str:
         """`key: value` lines on what came out."""
@@ -107,24 +126,39 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
     models.load()
     notes = list(models.notes)
     with torch.inference_mode(False):
-        base = models.models(with_key=data.options.latent_cache == "disk")
+        base = models.models()
         latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
-        run = Training(base, data, latents, settings, session=world.share(session_name(settings)),
+        run = Training(base, data, latents, settings, session=world.share("session", session_name(settings)),
                        precision=models.precision, world=world, model_sha256=model_sha256)
-        state = None if start is None or settings.init_from else state_beside(start)
-        resumed = state is not None and run.resume(state)
-        if resumed:
-            notes.append(f"resumed: exactly, after step {state.step}")
-        elif start is not None:
-            if state is not None:
-                notes.append("resumed: weights alone, settings, pictures, precision or optimiser differ from the "
-                             "interrupted run's")
+        resumed = start is not None and not settings.init_from and _resumes(run, start, world, notes)
+        if start is not None and not resumed:
             run.go_on_from(start)
         _require_memory(run, models.device)
+        if world.is_first:
+            _ = run.fingerprint  # now, and not while an early end is kept
         path = Path(start.source.path).parent if resumed else Path(
-            world.share(str(RunFolder.create(output, settings).path) if world.is_first else None))
+            world.share("folder", str(RunFolder.create(output, settings).path) if world.is_first else None))
         run.folder = RunFolder(path, settings)
     return Run(run, models, path, (*notes, *run.notes))
+
+
+def _resumes(run: Training, start: Loha, world: World, notes: list[str]) -> bool:
+    """Go on exactly, if the LoHa's run left a state and nothing differs; `notes` get what a person should know."""
+    state = state_beside(start)
+    if state is None:
+        return False
+    # One process decides for all.
+    text = world.share("comparison", json.dumps(run.compare(state)) if world.is_first else None)
+    found = Comparison(*map(tuple, json.loads(text)))
+    if found.differences:
+        notes.append(f"resumed: weights alone, {len(found.differences)} thing(s) differ from the interrupted run")
+        notes.extend(f"differs: {one}" for one in found.differences)
+        return False
+    run.take_up(state)
+    notes.append(f"resumed: exactly, after step {state.step}")
+    if found.unchecked:
+        notes.append(f"not compared, for the interrupted run did not note it: {', '.join(found.unchecked)}")
+    return True
 
 
 def _require_memory(run: Training, device: torch.device) -> None:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dev"))
 
-from kit.comfyui_server import ComfyUIServer  # noqa: E402
-from kit.workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, add_samples  # noqa: E402
+from kit.comfyui_server import ComfyUIServer, free_port  # noqa: E402
+from kit.workspace import CHECKPOINT, COMFYUI, LOHA, PYTHON, ROOT, add_samples  # noqa: E402
+
+TRAINING_TOML = """
+[training_arguments]
+output_name = "{name}"
+max_train_epochs = {epochs}
+max_token_length = 75
+train_batch_size = {batch}
+resolution = 64
+min_bucket_reso = 64
+max_bucket_reso = 64
+cache_latents = {cache}
+save_every_n_epochs = {save_every}
+[additional_network_arguments]
+network_module = "lycoris.kohya"
+network_dim = 2
+network_args = ["algo=loha", "conv_dim=0", "preset=attn-mlp"]
+network_train_unet_only = true
+[optimizer_arguments]
+optimizer_type = "AdamW"
+lr_scheduler = "custom"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +117,40 @@ def small_model(_loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
     """(ModelPatcher, CLIP, VAE) of the sample checkpoint; the first two are clones for this test."""
     model, clip, vae = _loaded
     return model.clone(), clip.clone(), vae
+
+
+@pytest.fixture
+def few_pictures(tmp_path: Path) -> Path:
+    """A folder with five captioned pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"girl {number}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def training_command(base: Path, checkpoint: str, few_pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """The command of a run of `train.py` that writes to `tmp_path`, under torchrun where `processes` are several."""
+
+    def make(name: str, processes: int = 1, batch: int = 2, epochs: int = 1, *more: str,
+             cache: str = "true", save_every: int = 1) -> list[str]:
+        config = tmp_path / f"{name}.toml"
+        config.write_text(
+            TRAINING_TOML.format(name=name, batch=batch, epochs=epochs, cache=cache, save_every=save_every),
+            encoding="utf-8")
+        launch = [sys.executable] if processes == 1 else [
+            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
+            f"--master-port={free_port()}"]
+        return [*launch, str(ROOT / "train.py"), str(config), "--data", str(few_pictures), "--comfyui", str(COMFYUI),
+                "--checkpoint", str(base / "models" / "checkpoints" / checkpoint), "--output", str(tmp_path), "--cpu",
+                *more]
+
+    return make
+
+
+@pytest.fixture
+def one_thread() -> dict[str, str]:
+    """The environment for processes that share this machine's cores."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ def loaded(comfy, small_model):
     model, clip, vae = small_model
     view = TrainingModels(model, clip, vae, "fp16")
     view.load()
-    return view.models(with_key=False), model, clip
+    return view.models(), model, clip
 
 
 def test_text_states_are_cores(loaded):

@@ -9,14 +9,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import atomic
+from shinymas_loha.loha.training.run.fingerprint import COLUMNS, Fingerprint
 from shinymas_loha.loha.training.run.folder import STATE_FILE, RunFolder, read_state
 from shinymas_loha.loha.training.run.state import RunState, pack, unpack
 
 TESTS = Path(__file__).resolve().parents[1]
+PICTURES = np.arange(2 * COLUMNS, dtype=np.uint8).reshape(2, COLUMNS)
+FINGERPRINT = Fingerprint({"seed": 1, "rate": 0.1 + 0.2}, {"U-Net": "ab", "VAE": ""}, PICTURES)
 
 
 def _state(step=3, size=10):
@@ -25,7 +29,7 @@ def _state(step=3, size=10):
         "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(size, generator=generator), "k": 0.1}},
         "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "foreach": None, "params": [0]}],
     }
-    return RunState("17", "abc", step, {"one.hada_w1_a": torch.randn(size, generator=generator)}, optimiser,
+    return RunState("17", FINGERPRINT, step, {"one.hada_w1_a": torch.randn(size, generator=generator)}, optimiser,
                     {"last_epoch": 3, "_last_lr": [0.1 + 0.2]}, {"scale": 65536.0}, (0.1, 0.2, 1 / 3), 12.5)
 
 
@@ -33,8 +37,10 @@ def test_a_state_comes_back_as_it_was(tmp_path, tiny_settings):
     folder = RunFolder.create(tmp_path, tiny_settings())
     folder.write_state(_state())
     one, other = _state(), read_state(folder.path / STATE_FILE)
-    assert (other.session, other.digest, other.step, other.losses, other.started) == (
-        one.session, one.digest, one.step, one.losses, one.started)
+    assert (other.session, other.step, other.losses, other.started) == (
+        one.session, one.step, one.losses, one.started)
+    assert (other.fingerprint.facts, other.fingerprint.weights) == (FINGERPRINT.facts, FINGERPRINT.weights)
+    assert np.array_equal(other.fingerprint.pictures, PICTURES)
     assert torch.equal(other.parameters["one.hada_w1_a"], one.parameters["one.hada_w1_a"])
     assert torch.equal(other.optimiser["state"][0]["exp_avg"], one.optimiser["state"][0]["exp_avg"])
     assert other.optimiser["state"][0]["k"] == 0.1
@@ -71,7 +77,7 @@ def test_another_files_metadata_is_no_state():
     with pytest.raises(FileError, match="not a training state"):
         unpack(tensors, {"shinymas_state": "[]"})
     with pytest.raises(FileError, match="another version"):
-        unpack(tensors, {"shinymas_state": metadata["shinymas_state"].replace('"layout": 1', '"layout": 2')})
+        unpack(tensors, {"shinymas_state": metadata["shinymas_state"].replace('"layout": 2', '"layout": 3')})
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path, tiny_settings, monkeypatch):
@@ -104,11 +110,14 @@ from pathlib import Path
 import torch
 from shinymas_loha.loha.training.run.folder import RunFolder
 from shinymas_loha.loha.training.settings import TrainingSettings
+import numpy as np
+from shinymas_loha.loha.training.run.fingerprint import COLUMNS, Fingerprint
 from shinymas_loha.loha.training.run.state import RunState
+mark = Fingerprint({}, {}, np.zeros((1, COLUMNS), np.uint8))
 folder = RunFolder(Path(sys.argv[2]), TrainingSettings())
 for step in range(1, 10**6):
     values = {"one": torch.full((2_000_000,), float(step))}
-    folder.write_state(RunState("1", "d", step, values, {"state": {}, "param_groups": []}, {}, {}, (), 0.0))
+    folder.write_state(RunState("1", mark, step, values, {"state": {}, "param_groups": []}, {}, {}, (), 0.0))
     print(step, flush=True)
 """
 

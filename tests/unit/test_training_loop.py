@@ -119,17 +119,6 @@ def test_an_older_file_means_its_weights_alone(training):
     assert state_beside(files.read(run.folder.path / "tiny.safetensors")).step == run.total_steps
 
 
-def test_a_changed_setting_changes_the_digest(training):
-    one = training()
-    assert training(seed=1).digest() != one.digest()
-    assert not training(seed=1).resume(one.state())
-    assert training(keep_last=3, max_train_epochs=9).digest() == one.digest()
-    # What a machine makes of the settings: a state of one precision or optimiser is not another's.
-    assert not training(precision="bf16").resume(one.state())
-    assert not training(optimizer="SGD").resume(one.state())
-    assert training(lr_scheduler="cosine").digest() != training(lr_scheduler="cosine", max_train_epochs=9).digest()
-
-
 @pytest.mark.parametrize("where", ["latents", "weight", "gradient"])
 def test_nan_stops_with_the_last_good_state(training, tiny_models, where):
     spoilt = {"latents": False}

@@ -12,15 +12,16 @@ from ...factors import Factors
 from ..packing import for_triton, on_device
 from ..route import CPU_BLOCKED, FUSED_TRITON, GROUPED_TORCH, attempt, choose
 from . import cpu, stacked
+from .workspace import Workspace
 
 
-def merge_(weight: Tensor, factors: Factors, scale: float) -> str:
+def merge_(weight: Tensor, factors: Factors, scale: float, workspace: Workspace | None = None) -> str:
     """`weight += scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, in place; the rest as in `merge`."""
-    return merge(weight, weight, factors, scale)
+    return merge(weight, weight, factors, scale, workspace)
 
 
 @torch.inference_mode()
-def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> str:
+def merge(out: Tensor, base: Tensor, factors: Factors, scale: float, workspace: Workspace | None = None) -> str:
     """`out = base + scale · (w1_a·w1_b) ∘ (w2_a·w2_b)`, one rounding; returns the route's name.
 
     Args:
@@ -28,6 +29,7 @@ def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> str:
         base: of `out`'s shape, dtype and device; it may be `out`, but not overlap it otherwise.
         factors: `*_a` (out, rank), `*_b` (rank, in·kernel); the two ranks may differ.
         scale: alpha / rank · strength.
+        workspace: of all merges that follow one another, for those on a CPU.
 
     The work happens on the weight's device, in its current stream, without a host sync; factors on
     the CPU go there in one pinned copy. Temporaries: none with Triton, else at most 32 MB.
@@ -43,12 +45,13 @@ def merge(out: Tensor, base: Tensor, factors: Factors, scale: float) -> str:
         if out is not base:
             out.copy_(base)
         return route.name
-    while not attempt(route, partial(run, route.name, out, base, factors, scale)):
+    while not attempt(route, partial(run, route.name, out, base, factors, scale, workspace)):
         route = choose(out, ranks, base=base)
     return route.name
 
 
-def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float) -> None:
+def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float,
+        workspace: Workspace | None = None) -> None:
     """`out = base + scale·ΔW` by this route; arguments as `check` wants them."""
     factors = on_device(factors, out.device)
     if route == FUSED_TRITON:
@@ -56,7 +59,7 @@ def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float) -
 
         triton.merge_one(out, base, for_triton(factors), scale)
     elif route == CPU_BLOCKED:
-        cpu.merge(out, base, factors, scale)
+        cpu.merge(out, base, factors, scale, workspace)
     else:
         if out is not base:
             out.copy_(base)

@@ -17,6 +17,7 @@ from ..packing import PackedFactors, is_packed, padded_rank, staging
 from ..route import GROUPED_TORCH, GROUPED_TRITON, Route, attempt, choose
 from . import stacked
 from .single import check, is_empty, run
+from .workspace import Workspace
 
 
 class Group:
@@ -64,10 +65,10 @@ class Group:
             self._places = places
         for index in self._empty:
             self._outs[index].copy_(self._bases[index])
-        waiting, done = list(self._jobs), []
+        waiting, done, workspace = list(self._jobs), [], Workspace()
         while waiting:
             job = waiting.pop(0)
-            if attempt(job.route, partial(job.merge, scales)):
+            if attempt(job.route, partial(job.merge, scales, workspace)):
                 done.append(job)
             else:
                 waiting[:0] = self._plan(job.modules)
@@ -116,14 +117,14 @@ class _Job(ABC):
     factors: list[Factors]
 
     @abstractmethod
-    def merge(self, scales: Sequence[float]) -> None:
-        """Merge these modules; `scales` are all the group's."""
+    def merge(self, scales: Sequence[float], workspace: Workspace) -> None:
+        """Merge these modules; `scales` are all the group's, and so is `workspace`."""
 
 
 class _TableJob(_Job):
     _table = None
 
-    def merge(self, scales: Sequence[float]) -> None:
+    def merge(self, scales: Sequence[float], workspace: Workspace) -> None:
         from . import triton
 
         device = self.outs[0].device
@@ -135,7 +136,7 @@ class _TableJob(_Job):
 
 
 class _StackJob(_Job):
-    def merge(self, scales: Sequence[float]) -> None:
+    def merge(self, scales: Sequence[float], workspace: Workspace) -> None:
         for out, base in zip(self.outs, self.bases, strict=True):
             if out is not base:
                 out.copy_(base)
@@ -144,8 +145,8 @@ class _StackJob(_Job):
 
 
 class _SingleJob(_Job):
-    def merge(self, scales: Sequence[float]) -> None:
-        run(self.route.name, self.outs[0], self.bases[0], self.factors[0], scales[self.modules[0]])
+    def merge(self, scales: Sequence[float], workspace: Workspace) -> None:
+        run(self.route.name, self.outs[0], self.bases[0], self.factors[0], scales[self.modules[0]], workspace)
 
 
 def _kind(index: int, out: Tensor, base: Tensor, factors: Factors) -> tuple:

@@ -101,7 +101,8 @@ def folders_digest(options: DataOptions) -> str:
                     stat = entry.stat()
                 except OSError:  # gone meanwhile, or a link to nothing
                     continue
-                line = f"{folder.path}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+                # The change time too: a file may be written over and its own time put back.
+                line = f"{folder.path}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n"
                 digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

@@ -16,8 +16,9 @@ from ...errors import FileError
 from ..settings.pictures import DataOptions
 from .buckets import Size, bucket_for
 from .captions import CaptionError, read_caption
+from .contents import HASH_BYTES, Examined, Ledger, examine
 from .folders import ImageFolder, image_folders, list_folder
-from .pictures import Header, PictureError, check_decodes, read_header
+from .pictures import PictureError
 
 # Up to this many pictures are decoded once, which takes seconds and finds damage inside of them;
 # beyond it headers and file ends must do.
@@ -40,6 +41,7 @@ class PictureIndex:
         captions: as written, or the folder's name; not yet varied.
         sizes: (pictures, 2) uint32, width and height as seen.
         buckets: (pictures, 2) uint32, width and height at which each is trained.
+        contents: (pictures, 16) uint8, a hash of each file's bytes.
         left_out: path and reason of every file that looks like a picture and is not used.
         caption_sources: how many captions came from a "file", from the "folder", and were "empty".
         was_decoded: whether every picture was decoded, not its header alone.
@@ -51,6 +53,7 @@ class PictureIndex:
     captions: tuple[str, ...]
     sizes: np.ndarray
     buckets: np.ndarray
+    contents: np.ndarray
     left_out: tuple[tuple[Path, str], ...]
     caption_sources: Counter[str]
     was_decoded: bool
@@ -76,10 +79,12 @@ class _Found:
     caption_file: str
 
 
-def index_pictures(options: DataOptions, progress: Progress | None = None) -> PictureIndex:
+def index_pictures(options: DataOptions, progress: Progress | None = None, *,
+                   ledgers: Path | None = None) -> PictureIndex:
     """Look at every picture and caption of the folders; threads read, nothing is kept open.
 
     Args:
+        ledgers: folder for what is found in more than `DECODE_UP_TO` files: unchanged ones are read through once.
         progress: called with (done, total) every few hundred pictures; what it raises passes through.
 
     Raises:
@@ -96,25 +101,30 @@ def index_pictures(options: DataOptions, progress: Progress | None = None) -> Pi
         )
         left_out += ((folder.path / name, reason) for name, reason in listing.refused)
     decode = len(found) <= DECODE_UP_TO
+    # Few pictures are decoded each time, and remembering them would only litter.
+    books = [Ledger(folder.path, None if decode else ledgers) for folder in folders]
 
-    def examine(one: _Found) -> tuple[Header | PictureError, str | CaptionError]:
+    def look(one: _Found) -> tuple[Examined | PictureError, str | CaptionError]:
         path = folders[one.folder].path
-        return _header(path / one.name, decode), _caption(path / one.caption_file if one.caption_file else None)
+        return (_picture(path / one.name, books[one.folder], decode),
+                _caption(path / one.caption_file if one.caption_file else None))
 
     usable: list[_Found] = []
     sizes: list[Size] = []
+    contents: list[bytes] = []
     captions: list[str] = []
     unread: list[CaptionError] = []
     sources: Counter[str] = Counter()
-    for one, (header, caption) in zip(found, _examined(examine, found, progress), strict=True):
+    for one, (picture, caption) in zip(found, _looked_at(look, found, progress, books), strict=True):
         folder = folders[one.folder]
         if isinstance(caption, CaptionError):
             unread.append(caption)
-        elif isinstance(header, PictureError):
-            left_out.append((folder.path / one.name, header.reason))
+        elif isinstance(picture, PictureError):
+            left_out.append((folder.path / one.name, picture.reason))
         else:
             usable.append(one)
-            sizes.append((header.width, header.height))
+            sizes.append((picture.width, picture.height))
+            contents.append(picture.content)
             captions.append(caption if one.caption_file else folder.name)
             sources["folder" if not one.caption_file else "file" if caption else "empty"] += 1
     _refuse_unread(unread)
@@ -128,30 +138,33 @@ def index_pictures(options: DataOptions, progress: Progress | None = None) -> Pi
         captions=tuple(captions),
         sizes=np.array(sizes, np.uint32),
         buckets=np.array([bucket_of[size] for size in sizes], np.uint32),
+        contents=np.frombuffer(b"".join(contents), np.uint8).reshape(-1, HASH_BYTES),
         left_out=tuple(left_out),
         caption_sources=sources,
         was_decoded=decode,
     )
 
 
-def _examined(examine: Callable, found: list[_Found], progress: Progress | None) -> Iterator[tuple]:
-    """`examine` of each, in order; a chunk at a time, so that cancelling in `progress` is prompt."""
+def _looked_at(look: Callable, found: list[_Found], progress: Progress | None,
+               books: list[Ledger]) -> Iterator[tuple]:
+    """`look` at each, in order; a chunk at a time, so that cancelling in `progress` is prompt."""
     waiting = iter(found)
     done = 0
-    with ThreadPoolExecutor(_THREADS, "pictures") as pool:
-        while chunk := list(islice(waiting, _CHUNK)):
-            yield from pool.map(examine, chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(found))
-
-
-def _header(path: Path, decode: bool) -> Header | PictureError:
     try:
-        header = read_header(path)
-        if decode or not header.ends_well:
-            check_decodes(path)
-        return header
+        with ThreadPoolExecutor(_THREADS, "pictures") as pool:
+            while chunk := list(islice(waiting, _CHUNK)):
+                yield from pool.map(look, chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, len(found))
+    finally:
+        for book in books:
+            book.write(is_whole=done == len(found))
+
+
+def _picture(path: Path, ledger: Ledger, decode: bool) -> Examined | PictureError:
+    try:
+        return examine(path, ledger, decode=decode)
     except PictureError as error:
         return error
 

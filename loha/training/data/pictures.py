@@ -39,6 +39,11 @@ class PictureError(FileError):
         super().__init__(f"{show(path, 200)}: {reason}. Mend it or take it out of the folder.")
         self.reason = reason
 
+    @classmethod
+    def unreadable(cls, path: Path | str, error: OSError) -> PictureError:
+        """For a file that the system does not give."""
+        return cls(path, f"cannot be read ({show(error.strerror or error, 120)})")
+
 
 @dataclass(frozen=True)
 class Header:
@@ -71,7 +76,7 @@ def read_header(path: Path | str) -> Header:
                 with _opened(path, file) as image:
                     size = _seen_size(image)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise PictureError.unreadable(path, error) from error
     _check_size(path, *size)
     return Header(*size, ends_well=_ends_well(start, tail, length))
 
@@ -124,11 +129,7 @@ def _picture(path: Path | str) -> Iterator[Image.Image]:
         with open(path, "rb") as file, _opened(path, file) as image:
             yield image
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path | str, error: OSError) -> PictureError:
-    return PictureError(path, f"cannot be read ({show(error.strerror or error, 120)})")
+        raise PictureError.unreadable(path, error) from error
 
 
 def _opened(path: Path | str, file: BinaryIO) -> Image.Image:

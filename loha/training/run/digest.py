@@ -1,4 +1,4 @@
-"""Which run is which: its name, and what must be the same for it to go on."""
+"""Which run is which: its name, and the digest by which version 0.1.0 told whether a run may go on."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from hashlib import sha256
 
 from ..data import TrainingData, seed_for
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
+from .fingerprint import ENDLESS, FREE, Comparison
 from .processes import World
 
-# What may differ between a run and its continuation without changing any step.
-_FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
-         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
-         "gradient_checkpointing"}
-# Schedules that do not look at how long the run is.
-_ENDLESS = (MODEL_CARD, "constant")
-# Digests spell these as version 0.1.0 did, so that its runs go on.
+# As version 0.1.0 spelled these.
 _SPELLED = {MODEL_CARD: "page"}
+_NOT_IN_IT = ("U-Net", "text encoder", "VAE", "the pictures' contents")
 
 
 def run_digest(data: TrainingData, settings: TrainingSettings, world: World, total_steps: int,
                machine: Sequence[str]) -> str:
-    """Hex digest of the settings, pictures and `machine` that a step's numbers follow from.
+    """Hex digest of settings, pictures' names and captions, and `machine`, in states of version 0.1.0.
 
     `machine` is what became of the settings on this one: precision and optimiser, which differ without a GPU.
+    Neither the models nor what is in the pictures' files is in it.
     """
-    chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _FREE}
+    chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE}
     chosen["lr_scheduler"] = _SPELLED.get(settings.lr_scheduler, settings.lr_scheduler)
-    if settings.lr_scheduler not in _ENDLESS:
+    if settings.lr_scheduler not in ENDLESS:
         chosen["total_steps"] = total_steps
     index = data.index
     pictures = [index.names, index.captions, index.buckets.tolist(), index.folder_of.tolist()]
@@ -40,6 +37,15 @@ def run_digest(data: TrainingData, settings: TrainingSettings, world: World, tot
     options = repr(replace(data.options, folders=()))
     parts = [chosen, world.size, options, folders, pictures, *machine]
     return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def compare_digest(old: str, data: TrainingData, settings: TrainingSettings, world: World, total_steps: int,
+                   machine: Sequence[str]) -> Comparison:
+    """In what a run differs from one that left a state with the digest `old`; the rest as in `run_digest`."""
+    if old == run_digest(data, settings, world, total_steps, machine):
+        return Comparison((), _NOT_IN_IT)
+    return Comparison(("settings, pictures, captions, precision or optimiser: a state of version 0.1.0 does not tell "
+                       "which",))
 
 
 def session_name(settings: TrainingSettings) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
+import traceback
+from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -20,7 +23,8 @@ from ..objective.noise import draw
 from ..optimisation import schedules
 from ..optimisation.optimisers import make_optimiser
 from ..settings.hyper_parameters import TrainingSettings
-from .digest import run_digest
+from .digest import compare_digest
+from .fingerprint import Comparison, Fingerprint, compare, fingerprint
 from .folder import RunFolder
 from .memory import latent_bytes, optimiser_bytes
 from .metadata import RunFacts, training_metadata
@@ -75,25 +79,41 @@ class Training:
         self.done = 0
         self.losses: list[float] = []
         self._started = time.time()
-        self._saved_step = -1  # the step whose state is on disk
+        self.kept = 0  # the step whose state is on the disk
         self._is_whole = True  # false while a step changes parameters
 
-    def digest(self) -> str:
-        """Of everything that a step's numbers follow from: a state of the same digest goes on exactly."""
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of everything that a step's numbers follow from. Hashes the models' weights, which takes seconds."""
+        machine = {
+            "precision here": self._precision, "optimiser here": self._optimiser_name,
+            "loss scaling": self._scaler.is_enabled(), "kind of device": self._models.device.type,
+            "processes": self._world.size, "predicts v": self._step.is_v,
+        }
+        return fingerprint(self._data, self._settings, self._models, self.total_steps, machine)
+
+    def compare(self, state: RunState) -> Comparison:
+        """In what this run differs from the one that left `state`; where in nothing, it may go on exactly."""
+        if state.fingerprint is not None:
+            return compare(state.fingerprint, self.fingerprint, self._data.index)
         machine = (self._precision, self._optimiser_name, str(self._scaler.is_enabled()))
-        return run_digest(self._data, self._settings, self._world, self.total_steps, machine)
+        return compare_digest(state.old_digest, self._data, self._settings, self._world, self.total_steps, machine)
 
     def resume(self, state: RunState) -> bool:
-        """Go on exactly where `state` was taken; false, and nothing changed, where the digests differ."""
-        if state.digest != self.digest():
+        """Go on exactly where `state` was taken; false, and nothing changed, where anything differs."""
+        if self.compare(state).differences:
             return False
+        self.take_up(state)
+        return True
+
+    def take_up(self, state: RunState) -> None:
+        """Go on from `state`, whose run does not differ from this one."""
         self.network.load_state_dict(state.parameters)
         self._optimiser.load_state_dict(state.optimiser)
         self._schedule.load_state_dict(state.schedule)
         self._scaler.load_state_dict(state.scaler)
         self.done, self.losses, self._started = state.step, list(state.losses), state.started
-        self._session, self._saved_step = state.session, state.step
-        return True
+        self._session, self.kept = state.session, state.step
 
     def go_on_from(self, loha: Loha) -> None:
         """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
@@ -116,6 +136,7 @@ class Training:
 
         Raises:
             TrainingError: a loss or gradient is not finite.
+            ProcessFailed: another process of the run failed, or is gone.
             Stopped: `watcher.should_stop` was true.
         """
         begin, before = time.monotonic(), self.done
@@ -158,7 +179,7 @@ class Training:
     def state(self) -> RunState:
         """Where the run stands, for `resume`."""
         return RunState(
-            self._session, self.digest(), self.done, self.network.state_dict(), self._optimiser.state_dict(),
+            self._session, self.fingerprint, self.done, self.network.state_dict(), self._optimiser.state_dict(),
             self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started)
 
     def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
@@ -170,35 +191,24 @@ class Training:
         with self.network.attached():
             while self.done < self.total_steps and (group := list(islice(batches, groups))):
                 rate = float(self._optimiser.param_groups[0]["lr"])
-                loss, norm, stop = self._one_step(group, watcher.should_stop())
+                loss, norm, stop = self._one_step(group, watcher)
                 watcher.on_step(Progress(
                     self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
                     rate, norm, time.monotonic() - begin, self.done - before))
                 if stop:
                     raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
 
-    def _one_step(self, group: list[Batch], stop: bool) -> tuple[float, float, bool]:
+    def _one_step(self, group: list[Batch], watcher: Watcher) -> tuple[float, float, bool]:
         """One optimiser step over the batches of a group: its loss, its gradient's norm, whether to stop."""
-        total = torch.zeros((), device=self._models.device)
-        for position, whole in enumerate(group):
-            self.network.begin_step(self.done, position)
-            part = whole.part(self._world.rank, self._world.size)
-            if len(part):
-                losses = self._batch_losses(part)
-                # Each process's share of the mean over the whole batch: shares are then summed.
-                loss = losses.sum() / (len(whole) * len(group))
-                if loss.requires_grad:  # not where module dropout left no module
-                    self._scaler.scale(loss).backward()
-                total += loss.detach()
-        self.network.end_step()
-        self._world.sum_gradients(self._parameters)
+        stop = watcher.should_stop()
+        with watcher.breakable():
+            told = self._world.sum_gradients(self._parameters, self._gradients(group, stop))
         # The same on every process. Without any, the scaler refuses to be asked, and no parameter moves.
         has_gradients = any(parameter.grad is not None for parameter in self._parameters)
         if has_gradients:
             self._scaler.unscale_(self._optimiser)
         limit = self._settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        told = self._world.sum(torch.stack((total, torch.full_like(total, float(stop)))))
         # The one time in a step that the host waits for the device.
         loss, stops, norm = torch.cat((told, norm.detach().to(told).view(1))).tolist()
         if reason := not_finite(loss, norm, self._scaler):
@@ -217,6 +227,37 @@ class Training:
         self.done += 1
         self._is_whole = True
         return loss, norm, stops > 0
+
+    def _gradients(self, group: list[Batch], stop: bool) -> Tensor:
+        """This process's share of a step's gradients, left in the parameters; its share of the loss, and `stop`."""
+        total = torch.zeros((), device=self._models.device)
+        try:
+            for position, whole in enumerate(group):
+                self.network.begin_step(self.done, position)
+                part = whole.part(self._world.rank, self._world.size)
+                if len(part):
+                    losses = self._batch_losses(part)
+                    # Each process's share of the mean over the whole batch: shares are then summed.
+                    loss = losses.sum() / (len(whole) * len(group))
+                    if loss.requires_grad:  # not where module dropout left no module
+                        self._scaler.scale(loss).backward()
+                    total += loss.detach()
+        except Exception as error:
+            self._tell_the_others(error)
+            raise
+        self.network.end_step()
+        return torch.stack((total, torch.full_like(total, float(stop))))
+
+    def _tell_the_others(self, error: Exception) -> None:
+        """They wait in this step's reduction."""
+        if self._world.size == 1:
+            return
+        # Memory is the likeliest thing to be short of: what the step held goes before the reduction takes its own.
+        traceback.clear_frames(error.__traceback__)
+        self._optimiser.zero_grad(set_to_none=True)
+        # Where even this fails, they learn of it once this process leaves.
+        with suppress(Exception):
+            self._world.sum_gradients(self._parameters, torch.zeros(2, device=self._models.device), failed=True)
 
     def _batch_losses(self, batch: Batch) -> Tensor:
         seed = self._settings.seed
@@ -242,17 +283,17 @@ class Training:
 
     def _keep(self) -> None:
         self.folder.write_state(self.state())
-        self._saved_step = self.done
+        self.kept = self.done
 
     def _keep_what_there_is(self) -> None:
         """After an early end. A failure here must not hide what ended the run."""
-        if not (self._writes and self._is_whole and self.done > self._saved_step):
+        if not (self._writes and self._is_whole):
             return
         if not self.done:
             self.folder.remove_if_empty()
-            return
-        try:
-            self.folder.write_stopped(self.loha(), self.done)
-            self._keep()
-        except FileError as error:
-            _log.error("the state after step %d could not be kept: %s", self.done, error)
+        elif self.done > self.kept:
+            try:
+                self.folder.write_stopped(self.loha(), self.done)
+                self._keep()
+            except FileError as error:
+                _log.error("the state after step %d could not be kept: %s", self.done, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from ...errors import LohaError
@@ -39,12 +40,15 @@ class Watcher:
     Args:
         on_step: after every step.
         on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
-        should_stop: asked on every process after every step; true on any ends the run on all.
+        should_stop: asked on every process before every step; true on any ends the run on all after it.
+        breakable: around the part of each step that something from outside, such as a signal's handler, may break
+            off with an exception of its own: nothing is changed in it. Outside of it that would lose the run.
     """
 
     on_step: Callable[[Progress], None] = lambda progress: None
     on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
     should_stop: Callable[[], bool] = lambda: False
+    breakable: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Stopped(Exception):

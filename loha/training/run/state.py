@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import FileError
+from .fingerprint import COLUMNS, Fingerprint
 
-_LAYOUT = 1
+_LAYOUT = 2
+_LAYOUT_0_1_0 = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +27,16 @@ class RunState:
 
     Args:
         session: names the run, the same in all its files.
-        digest: of what must be the same for the run to go on as if never interrupted.
+        fingerprint: of what must be the same for the run to go on as if never interrupted.
         step: optimiser steps done.
         parameters, optimiser, schedule, scaler: `state_dict`s.
         losses: of each step so far.
         started: when the run began, seconds since 1970.
+        old_digest: of a state of version 0.1.0, which has no fingerprint but `digest.run_digest`.
     """
 
     session: str
-    digest: str
+    fingerprint: Fingerprint | None
     step: int
     parameters: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
@@ -40,10 +44,11 @@ class RunState:
     scaler: Mapping[str, Any]
     losses: tuple[float, ...]
     started: float
+    old_digest: str = ""
 
 
 def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, on the CPU, and the metadata of a safetensors file."""
+    """Tensors, on the CPU, and the metadata of a safetensors file. `state` has a fingerprint."""
     tensors = {f"parameter.{name}": tensor for name, tensor in state.parameters.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, values in state.optimiser["state"].items():
@@ -54,10 +59,12 @@ def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
             else:
                 plain[str(index)][key] = value
     tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
+    tensors["pictures"] = torch.tensor(state.fingerprint.pictures)
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     document = {
-        "layout": _LAYOUT, "session": state.session, "digest": state.digest, "step": state.step,
-        "started": state.started, "optimiser": plain, "groups": state.optimiser["param_groups"],
+        "layout": _LAYOUT, "session": state.session, "step": state.step, "started": state.started,
+        "facts": state.fingerprint.facts, "weights": state.fingerprint.weights,
+        "optimiser": plain, "groups": state.optimiser["param_groups"],
         "schedule": state.schedule, "scaler": state.scaler,
     }
     return tensors, {"shinymas_state": json.dumps(document)}
@@ -67,7 +74,8 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
     """The way back from `pack`. Raises `FileError` for anything that `pack` did not make."""
     try:
         document = json.loads(metadata["shinymas_state"])
-        if document["layout"] != _LAYOUT:
+        is_old = document["layout"] == _LAYOUT_0_1_0
+        if document["layout"] != _LAYOUT and not is_old:
             raise FileError("the training state was written by another version of this pack")
         flat = {int(index): dict(values) for index, values in document["optimiser"].items()}
         parameters = {}
@@ -80,12 +88,21 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
                 flat[int(index)][key] = tensor
         optimiser = {index: _nested(values) for index, values in flat.items()}
         return RunState(
-            document["session"], document["digest"], int(document["step"]), parameters,
+            document["session"], None if is_old else _fingerprint(document, tensors["pictures"]),
+            int(document["step"]), parameters,
             {"state": optimiser, "param_groups": document["groups"]}, document["schedule"], document["scaler"],
             tuple(tensors["losses"].tolist()), float(document["started"]),
+            document["digest"] if is_old else "",
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileError("the file is not a training state") from error
+
+
+def _fingerprint(document: Mapping[str, Any], pictures: Tensor) -> Fingerprint:
+    facts, weights = dict(document["facts"]), dict(document["weights"])
+    if pictures.dtype is not torch.uint8 or pictures.dim() != 2 or pictures.shape[1] != COLUMNS:
+        raise ValueError("pictures")
+    return Fingerprint(facts, weights, np.asarray(pictures))
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
