@@ -2,62 +2,13 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
+import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
   "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasTrainingData",
   "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha",
 ]);
-const NAME = "shinymas_said";
 const RUNS = 64; // of the server's history that are looked through
-const WARNING = { color: "#fff", background: "#9a3412" }; // 7.3 : 1, on a light page and on a dark one
-const PLAIN = { color: "var(--input-text)", background: "transparent" };
-
-function addView(node) {
-  const box = document.createElement("div");
-  const head = document.createElement("div");
-  const area = document.createElement("textarea");
-  box.className = "shinymas-view";
-  head.className = "shinymas-head";
-  area.className = "comfy-multiline-input shinymas-said";
-  area.readOnly = true;
-  area.placeholder = "…";
-  // Nodes 2.0 leaves the size to the element; the canvas keeps 80 less its margins.
-  Object.assign(box.style, { display: "flex", flexDirection: "column", width: "100%", height: "100%" });
-  Object.assign(head.style, { flex: "none", padding: "2px 6px", borderRadius: "4px", font: "bold 11px sans-serif" });
-  Object.assign(area.style, { flex: "1", width: "100%", minHeight: "60px" });
-  box.append(head, area);
-  const widget = node.addDOMWidget(NAME, NAME, box, {
-    // What a run said is no setting: it stays out of the prompt (here) and of the saved graph (below).
-    serialize: false,
-    getValue: () => area.value,
-    setValue: (text) => {
-      area.value = text;
-      showHead(head, text);
-    },
-    getMinHeight: () => 80,
-  });
-  widget.serialize = false;
-  showHead(head, "");
-}
-
-// The counts of a report, so that a LoHa applied in part does not look like one applied whole.
-function showHead(head, text) {
-  const counts = /^modules: (\d+)\napplied: (\d+)\nskipped: (\d+)\nunknown: (\d+)(?:\n|$)/.exec(text);
-  head.hidden = !counts;
-  if (!counts) return;
-  const [all, applied, skipped, unknown] = counts.slice(1).map(Number);
-  head.textContent = `applied ${applied} of ${all} · skipped ${skipped} · unknown ${unknown}`;
-  Object.assign(head.style, skipped || unknown ? WARNING : PLAIN);
-}
-
-function viewOf(node) {
-  return SHOWN.has(node?.type) ? node.widgets?.find((widget) => widget.name === NAME) : undefined;
-}
-
-function say(node, output) {
-  const view = viewOf(node);
-  if (view && output?.text) view.value = [].concat(output.text).join("\n");
-}
 
 function sayAgain() {
   for (const [node, path] of nodesWithPaths()) say(node, keptOutput(node, path));
