@@ -21,11 +21,8 @@ _TOP_TAGS = 20
 
 
 def file_lines(loha: Loha) -> list[str]:
-    """The facts of a file that need no model: source, kinds, ranks, alphas, tags, notes."""
-    lines = []
-    if loha.source:
-        lines += [f"file: {show(os.path.basename(loha.source.path))}", f"sha256: {loha.source.sha256}",
-                  f"short hash: {loha.source.sha256[:10]}"]
+    """The facts of a file that need no model: its name, kinds, ranks, alphas, tags, notes."""
+    lines = [f"file: {show(os.path.basename(loha.source.path))}"] if loha.source else []
     kinds = Counter(f"LoHa {module.layout}" for module in loha.modules.values())
     kinds.update(map(kind_of, loha.others.values()))
     lines.append(f"kinds: {_counts(kinds)}")
@@ -38,12 +35,21 @@ def file_lines(loha: Loha) -> list[str]:
     return lines + [f"note: {note}" for note in loha.notes]
 
 
+def hash_lines(loha: Loha) -> list[str]:
+    """What nobody reads, but other tools look a file up by: the end of a report."""
+    if not loha.source:
+        return []
+    return [f"sha256: {loha.source.sha256}", f"short hash: {loha.source.sha256[:10]}"]
+
+
 def binding_lines(binding: Binding) -> list[str]:
-    """The counts first, then the file, the base models and every reason for a module left off."""
-    lines = [f"modules: {len(binding.loha)}", f"applied: {binding.applied}", f"skipped: {len(binding.skipped)}",
-             f"unknown: {len(binding.unknown)}", *file_lines(binding.loha),
-             f"made for: {binding.file_base or 'cannot be told'}", f"model: {binding.model_base or 'cannot be told'}"]
-    return lines + left_off_lines(binding)
+    """The counts first, then every reason for a module left off, the base models, and the file."""
+    return [
+        f"modules: {len(binding.loha)}", f"applied: {binding.applied}", f"skipped: {len(binding.skipped)}",
+        f"unknown: {len(binding.unknown)}", *left_off_lines(binding),
+        f"made for: {binding.file_base or 'cannot be told'}", f"model: {binding.model_base or 'cannot be told'}",
+        *file_lines(binding.loha),
+    ]
 
 
 def left_off_lines(binding: Binding, *, faults: bool = False) -> list[str]:

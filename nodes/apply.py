@@ -71,9 +71,10 @@ class ApplyLoha(io.ComfyNode):
             binding.demand(strict=strict)
         device = model.load_device
         lines = [
-            *report.binding_lines(binding), *report.route_lines(binding, device, merge_dtype(device)),
-            *strength_change.cost_lines(binding, model), *version_lines(loha),
+            *report.binding_lines(binding), *version_lines(loha),
             *report.norm_lines(binding, comfy.model_management.get_torch_device()),
+            *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
+            *strength_change.cost_lines(binding, model),
         ]
         if binding.faults:
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",

@@ -62,7 +62,8 @@ class LohaHookNode(io.ComfyNode):
         say = partial(tell, cls.hidden.unique_id)
         hooks = loha_hooks(LohaHook(loha, strengths, say), prev_hooks)
         lines = [f"modules: {len(loha)}", *report.file_lines(loha), *version_lines(loha),
-                 "bound: when the model is known; what does not fit is said under this node and in the log"]
+                 "bound: when the model is known; what does not fit is said under this node and in the log",
+                 *report.hash_lines(loha)]
         if hooks_load_a_second_copy():
             lines.append("note: this ComfyUI streams its weights; a model with hooks is loaded a second time, whole")
         text = "\n".join(lines)

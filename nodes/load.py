@@ -57,7 +57,7 @@ class LoadLoha(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:
         loha = files.read(_path(lora_name))
-        info = "\n".join(report.file_lines(loha) + version_lines(loha))
+        info = "\n".join(report.file_lines(loha) + version_lines(loha) + report.hash_lines(loha))
         return io.NodeOutput(loha, info, ui={"text": [info]})
 
 

@@ -28,8 +28,6 @@ class CharacterPrompt(io.ComfyNode):
             description="Writes the prompt of a character: the trigger that the model version wants, and her tags. "
                         "Unofficial and unaffiliated.",
             search_aliases=["shiny colors", "idolmaster", "character tags", "trigger", "shinymas"],
-            # Costs nothing to run, so it may run by itself to show its prompt, also where the outputs are cached.
-            is_output_node=True,
             inputs=[
                 io.Combo.Input("character", options=list(casts.character_names()),
                                tooltip="Who to draw. Family name first; casts of your own follow the embedded one."),

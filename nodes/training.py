@@ -20,7 +20,7 @@ from ..loha.errors import LohaError
 from ..loha.training.settings.fields import describe
 from ..loha.training.settings.hyper_parameters import TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions
-from ..patcher.comfyui import schema
+from ..patcher.comfyui import folded, schema
 from .load import LohaType
 from .widgets import inputs_of
 
@@ -50,9 +50,9 @@ class LohaTrainingData(io.ComfyNode):
                 io.String.Input("folder", default="", tooltip=(
                     "The folder with the pictures, or with kohya's folders N_name in it. A path that is not absolute "
                     "lies in ComfyUI's input folder.")),
-                *inputs_of(describe(DataOptions).values()),
+                *inputs_of(describe(DataOptions).values(), first=["resolution", "batch_size"]),
                 *inputs_of(describe(CaptionOptions).values()),
-                io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times."),
+                folded(io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times.")),
                 io.String.Input("dataset", default="", multiline=True, tooltip=(
                     "A dataset TOML of kohya's scripts: its path, or its text. A path that is not absolute, its own "
                     "and those in it, lies in ComfyUI's input folder. Not empty, it takes the place of everything "
@@ -119,7 +119,8 @@ class LohaTrainingSettings(io.ComfyNode):
                     "is not absolute lies in ComfyUI's input folder. Not empty, it takes the place of everything "
                     "below.")),
                 *inputs_of((field for name, field in describe(TrainingSettings).items() if name not in _CONNECTED),
-                           multiline=["sample_prompts"]),
+                           multiline=["sample_prompts"],
+                           first=["network_rank", "learning_rate", "max_train_epochs", "output_name"]),
             ],
             outputs=[
                 SettingsType.Output("settings", display_name="settings", tooltip="For Train LoHa."),

@@ -26,7 +26,9 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
     if values["dataset"].strip():
         found = read_dataset(_in_inputs(values["dataset"]))
         folders = tuple(dataclasses.replace(one, path=inputs / one.path) for one in found.options.folders)
-        return dataclasses.replace(found.options, folders=folders), [f"unknown: {show(key)}" for key in found.unknown]
+        notes = [*_not_used(_data_said(values, found.options), "above"),
+                 *(f"unknown: {show(key)}" for key in found.unknown)]
+        return dataclasses.replace(found.options, folders=folders), notes
     folder = values["folder"].strip()
     if not folder:
         raise SettingsError("folder: empty. Give the folder that holds the pictures.")
@@ -45,7 +47,11 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
         return settings, []
     found = read_settings(_in_inputs(values["config"]))
     check_output_name(loras, found.settings)
-    notes = [*found.lines(), *(f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)]
+    former = {name: dict(field.former) for name, field in describe(TrainingSettings).items()}
+    said = [(former[name].get(value, value), getattr(found.settings, name))
+            for name, value in _known(TrainingSettings, values).items()]
+    notes = [*_not_used(said, "below"), *found.lines()]
+    notes += (f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)
     if found.settings.base_model or found.settings.vae:
         # Otherwise the trained file would name a checkpoint that nobody loaded.
         notes.append("ignored: checkpoint and VAE of the configuration: the connected ones are trained on")
@@ -80,6 +86,23 @@ def refuse_early(read: Callable[[dict], object], source: str, values: dict, inpu
 def _known(kind: type, values: dict) -> dict:
     """The fields of `kind` in `values`. A connected widget is None before the run: it keeps its default."""
     return {name: values[name] for name in describe(kind) if values.get(name) is not None}
+
+
+def _data_said(values: dict, options: DataOptions) -> list[tuple[object, object]]:
+    """Each widget beside a dataset's TOML, with what counts instead: of its folders, those that say otherwise."""
+    of_folders = [(name, [getattr(one.captions, name) for one in options.folders]) for name in describe(CaptionOptions)]
+    of_folders += [("flip", [one.flip for one in options.folders]), ("folder", [""])]
+    pairs = [(value, getattr(options, name)) for name, value in _known(DataOptions, values).items()]
+    return pairs + [
+        (values[name], next((one for one in counting if one != values[name]), values[name]))
+        for name, counting in of_folders if values.get(name) is not None]
+
+
+def _not_used(pairs: Iterable[tuple[object, object]], where: str) -> list[str]:
+    """A line on the widgets that say something else than what counts, if there are any."""
+    count = sum(said != counts for said, counts in pairs)
+    words = f"1 setting {where} differs and is" if count == 1 else f"{count} settings {where} differ and are"
+    return [f"note: {words} not used"] if count else []
 
 
 def _in_inputs(source: str) -> str:

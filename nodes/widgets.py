@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from comfy_api.latest import io
 
 from ..loha.training.settings.fields import Described
+from ..patcher.comfyui import folded
 
 # What one click of the arrows changes, and so how many digits are shown.
 _RATE_STEP, _STEP = 1e-6, 0.01
 
 
-def inputs_of(fields: Iterable[Described], multiline: Iterable[str] = (), **common: Any) -> list[io.Input]:
-    """An input for each field, in their order; `multiline` names texts of several lines."""
-    tall = set(multiline)
-    return [_input(field, field.name in tall, common) for field in fields]
+def inputs_of(fields: Iterable[Described], multiline: Iterable[str] = (), first: Iterable[str] = ()) -> list[io.Input]:
+    """An input for each field, in their order.
+
+    Args:
+        multiline: names texts of several lines.
+        first: names what is always shown; the others are folded away where the front end can.
+    """
+    tall, shown = set(multiline), set(first)
+    made = ((field.name, _input(field, field.name in tall)) for field in fields)
+    return [item if name in shown else folded(item) for name, item in made]
 
 
-def _input(field: Described, tall: bool, common: dict[str, Any]) -> io.Input:
-    shared = {"default": field.default, "tooltip": field.help, **common}
+def _input(field: Described, tall: bool) -> io.Input:
+    shared = {"default": field.default, "tooltip": field.help}
     if field.choices:
         return io.Combo.Input(field.name, options=list(field.choices), **shared)
     if field.kind is bool:

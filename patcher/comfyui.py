@@ -48,6 +48,12 @@ def schema(**fields: Any) -> io.Schema:
     return io.Schema(**{name: value for name, value in fields.items() if name in _FIELDS})
 
 
+def folded(item: io.Input) -> io.Input:
+    """The same input, folded away until somebody asks for it; `advanced` is an argument of newer cores only."""
+    item.extra_dict["advanced"] = True
+    return item
+
+
 def merge_dtype(device: torch.device) -> torch.dtype:
     """What ComfyUI adds patches up in before it rounds to the weight's dtype: float32 until 0.4 or so."""
     chosen = getattr(comfy.model_management, "lora_compute_dtype", None)

@@ -69,7 +69,8 @@ class Canvas:
     def wait_until_loaded(self) -> None:
         """After a load or a reload: until a graph can be dropped."""
         # The default graph is the last thing to load: dropped earlier, a file would be replaced by it.
-        self.page.wait_for_function("window.app?.graph?.nodes.length && window.app.extensionManager?.setting")
+        self.page.wait_for_function(
+            "window.app?.graph?.nodes.length && window.app.extensionManager?.workflow?.activeWorkflow")
 
     def drop(self, path: Path) -> None:
         """Drop a graph file on the canvas, as a person does with the mouse, and wait until it is the graph."""

@@ -97,7 +97,8 @@ def test_the_chart_shows_every_step_and_the_nodes_what_they_said(front_end):
     chart = front_end.page.evaluate(_CHART)
     _assert_drawn(chart, 6)
     assert chart["total"] == 6
-    for kind, first in (("ShinyMasTrainingData", "pictures: 2"), ("ShinyMasTrainingSettings", "network_rank: 2"),
+    for kind, first in (("ShinyMasTrainingData", "pictures: 2"),
+                        ("ShinyMasTrainingSettings", "note: 5 settings below differ"),
                         ("ShinyMasTrainLoha", "modules: 129"), ("ShinyMasSaveLoha", "file: ")):
         assert front_end.page.evaluate(_SAID, kind).startswith(first), kind
     saved = json.dumps(front_end.graph())

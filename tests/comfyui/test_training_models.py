@@ -126,7 +126,8 @@ def many_pictures(tmp_path):
     options = DataOptions((FolderOptions(tmp_path, repeats=1),), resolution=2048, bucket_max=2048,
                           latent_cache="memory")
     index, count = index_pictures(options), 2**18
-    wide = {name: np.repeat(getattr(index, name), count, axis=0) for name in ("folder_of", "sizes", "buckets")}
+    rows = "folder_of", "sizes", "buckets", "contents"
+    wide = {name: np.repeat(getattr(index, name), count, axis=0) for name in rows}
     return TrainingData(replace(index, names=index.names * count, captions=index.captions * count, **wide), options)
 
 

@@ -35,20 +35,18 @@ def test_the_report_in_full(loha):
         "applied: 3",
         "skipped: 2",
         "unknown: 1",
+        "left off 1: its name is empty (broken)",
+        "left off 1: a product of 320×64 does not fit the weight 320×320 of "
+        f"diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_v.weight ({BLOCK}attn1_to_v)",
+        "left off 1: no weight of this model has that name (stranger)",
+        "made for: SD 1.5",
+        "model: SD 1.5",
         "file: shiny\\x0amas.safetensors",
-        "sha256: " + "ab" * 32,
-        "short hash: ababababab",
         "kinds: LoHa flat × 3, LoHa tucker+dora × 1, LoRA × 1",
         "ranks: 4 × 3, 4/2 × 1",
         "alphas: 1 × 2, none × 1, 0.5 × 1",
         "top tags: solo 7, 1girl 5, hat 1",
         "note: the scale is a guess",
-        "made for: SD 1.5",
-        "model: SD 1.5",
-        "left off 1: its name is empty (broken)",
-        "left off 1: a product of 320×64 does not fit the weight 320×320 of "
-        f"diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_v.weight ({BLOCK}attn1_to_v)",
-        "left off 1: no weight of this model has that name (stranger)",
     ]
 
 
@@ -60,13 +58,18 @@ def test_every_line_is_one_line_and_a_key_with_its_value(loha):
 
 def test_many_modules_of_one_reason_share_a_line():
     loha = Loha({f"stranger_{n}": random_module(Layout((4, 4))) for n in range(5)})
-    assert report.binding_lines(bind(loha, TARGETS))[-1] == (
+    assert report.binding_lines(bind(loha, TARGETS))[4] == (
         "left off 5: no weight of this model has that name (stranger_0, stranger_1, stranger_2, …)")
 
 
 def test_a_trained_loha_has_no_file_lines():
-    assert report.file_lines(Loha({QUERY: random_module(Layout((4, 4)), alpha=1.0)})) == [
-        "kinds: LoHa flat × 1", "ranks: 4 × 1", "alphas: 1 × 1"]
+    trained = Loha({QUERY: random_module(Layout((4, 4)), alpha=1.0)})
+    assert report.file_lines(trained) == ["kinds: LoHa flat × 1", "ranks: 4 × 1", "alphas: 1 × 1"]
+    assert report.hash_lines(trained) == []
+
+
+def test_the_hash_in_full_and_as_other_tools_cut_it(loha):
+    assert report.hash_lines(loha) == ["sha256: " + "ab" * 32, "short hash: ababababab"]
 
 
 def test_norms_by_block_in_the_order_of_the_blocks():

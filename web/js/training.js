@@ -1,6 +1,7 @@
 // Draws the loss in Train LoHa while it runs: as it came, faint, and a running mean over it.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { nodeAt } from "./graph.js";
 
 const NODE = "ShinyMasTrainLoha";
 const NAME = "shinymas_loss";
@@ -17,14 +18,6 @@ function addChart(node) {
   const widget = node.addDOMWidget(NAME, NAME, canvas, { serialize: false, getMinHeight: () => 140 });
   widget.serialize = false;
   node.shinymasLoss = { canvas, points: [], total: 1 };
-}
-
-// "5", or "7:5" where the node lies in subgraph node 7: from the root, whichever graph the person looks at.
-function nodeAt(id) {
-  const path = id.split(":");
-  const last = path.pop();
-  const inside = (graph, part) => graph?.getNodeById(part)?.subgraph;
-  return path.reduce(inside, app.rootGraph ?? app.graph)?.getNodeById(last);
 }
 
 function draw({ canvas, points, total }) {

@@ -1,0 +1,124 @@
+// Widgets that do not count look so; what is rarely touched is folded away on the canvas too.
+import { app } from "../../../scripts/app.js";
+import { afterLoading, nodesWithPaths } from "./graph.js";
+import { warn } from "./view.js";
+
+// A filled one takes the place of all the others.
+const WHOLE = new Set(["config", "dataset"]);
+const FOLD = "shinymas_fold";
+
+// Of each node, the widgets that change nothing as it stands. `value` is undefined where a link decides.
+const UNUSED = {
+  ShinyMasTrainingSettings: (value, names) => value("config")?.trim() ? names.filter((name) => name !== "config") : [
+    ...(value("module_set") === "all" ? [] : ["conv_alpha"]),
+    ...(value("train_unet") === false ? ["unet_lr"] : []),
+    ...(value("train_text_encoder") === false ? ["text_encoder_rank", "text_encoder_alpha", "text_encoder_lr"] : []),
+    ...(value("lr_scheduler") === "cosine_with_restarts" ? [] : ["lr_num_cycles"]),
+    ...(value("save_every_n_epochs") === 0 ? ["keep_last"] : []),
+    ...(value("sample_every_n_epochs") === 0 ? ["sample_prompts"] : []),
+  ],
+  ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
+    value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
+  ShinyMasApplyLoha: (value, names, linked) => linked("clip") ? [] : ["strength_clip"],
+};
+
+function judge(node) {
+  const linked = (name) => node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
+  const own = node.widgets.filter((widget) => node.shinymasFields.has(widget.name));
+  const value = (name) => linked(name) ? undefined : own.find((widget) => widget.name === name)?.value;
+  const unused = new Set(UNUSED[node.type](value, own.map((widget) => widget.name), linked));
+  const changed = own.filter((widget) => Boolean(widget.disabled) !== unused.has(widget.name));
+  for (const widget of changed) {
+    const off = unused.has(widget.name);
+    widget.disabled = off;
+    if (widget.options) widget.options.disabled = off;
+    const area = widget.inputEl ?? widget.element;
+    if (area) {
+      area.disabled = off;
+      area.style.opacity = off ? "0.4" : "";
+    }
+  }
+  if (changed.length) drawAgain(node);
+  const whole = own.find((widget) => WHOLE.has(widget.name) && String(value(widget.name) ?? "").trim());
+  if (node.shinymasFold) warn(node, whole ? `${whole.name} is filled: of this node only it counts` : "");
+}
+
+// In Nodes 2.0, 1.32 copies a widget's options once and does not fold.
+const isOld = (node) => !node.getLayoutWidgets;
+
+function drawAgain(node) {
+  if (isOld(node)) node.widgets = [...node.widgets];
+  node.setDirtyCanvas?.(true, true);
+}
+
+// Nodes 2.0 folds by itself and has a button of its own; the canvas has a line in a menu that nobody finds.
+function addFold(node, folded) {
+  const rest = node.widgets.filter((widget) => folded.has(widget.name));
+  if (!rest.length) return;
+  const button = node.addWidget("button", FOLD, null, () => node.toggleAdvanced(),
+    { serialize: false, canvasOnly: !isOld(node) });
+  button.serialize = false;
+  const { toggleAdvanced } = node;
+  for (const widget of rest) {
+    widget.advanced = true;
+    // The canvas leaves room for what it does not show.
+    let { computeSize } = widget;
+    Object.defineProperty(widget, "computeSize", {
+      get: () => node.showAdvanced ? computeSize : () => [0, -4],
+      set: (size) => { computeSize = size; },
+    });
+  }
+  node.shinymasFold = () => {
+    button.label = node.showAdvanced ? `hide ${rest.length} settings` : `show ${rest.length} more settings`;
+    if (isOld(node)) for (const widget of rest) widget.options.hidden = !node.showAdvanced;
+    drawAgain(node);
+  };
+  node.toggleAdvanced = function () {
+    toggleAdvanced.call(this);
+    this.shinymasFold();
+    this.setSize([this.size[0], this.computeSize()[1]]);
+  };
+  node.shinymasFold();
+}
+
+function judgeAll() {
+  for (const [node] of nodesWithPaths()) {
+    if (node.shinymasFields) judge(node);
+    node.shinymasFold?.();
+  }
+}
+
+app.registerExtension({
+  name: "shinymas.widgets",
+  setup() {
+    afterLoading(judgeAll);
+  },
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!(nodeData.name in UNUSED)) return;
+    const inputs = Object.entries({ ...nodeData.input?.required, ...nodeData.input?.optional });
+    const folded = new Set(inputs.filter(([, [, options]]) => options?.advanced).map(([name]) => name));
+    const fields = new Set(inputs.map(([name]) => name));
+    const { onNodeCreated, onConnectionsChange } = nodeType.prototype;
+    nodeType.prototype.onNodeCreated = function (...args) {
+      const result = onNodeCreated?.apply(this, args);
+      this.shinymasFields = fields;
+      for (const widget of this.widgets) {
+        if (!fields.has(widget.name)) continue;
+        const { callback } = widget;
+        widget.callback = (...given) => {
+          const answer = callback?.apply(widget, given);
+          judge(this);
+          return answer;
+        };
+      }
+      addFold(this, folded);
+      judge(this);
+      return result;
+    };
+    nodeType.prototype.onConnectionsChange = function (...args) {
+      const result = onConnectionsChange?.apply(this, args);
+      if (this.shinymasFields) judge(this);
+      return result;
+    };
+  },
+});
