@@ -44,6 +44,15 @@ class Target:
     def block(self) -> str:
         return block_of(self.weight)
 
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype whose range the weight's numbers have: its own, float32 for one that is quantised."""
+        return self.dtype if self.dtype.is_floating_point else torch.float32
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -109,10 +118,10 @@ class Binding:
             raise BindError(f"strict: {len(faults)} of the file's {len(self.loha)} modules would not be applied:\n"
                             f"{lines}{more}\nTurn `strict` off to apply the others.")
 
-    def without(self, failed: Mapping[str, str]) -> Binding:
-        """The same with modules of `others` moved to `skipped`, name → reason."""
+    def without(self, failed: Mapping[str, Skip]) -> Binding:
+        """The same with modules of `others` moved to `skipped`."""
         kept = {name: bound for name, bound in self.others.items() if name not in failed}
-        return replace(self, others=kept, skipped={**self.skipped, **{n: Skip(why) for n, why in failed.items()}})
+        return replace(self, others=kept, skipped={**self.skipped, **failed})
 
 
 def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], float] = lambda target: 1.0, *,
@@ -164,20 +173,22 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
             skipped[name] = Skip(f"strength 0 for {part}", asked=True)
             continue
         if ours:
-            reason = _misfit(module, target, wanted)
+            reason = _misfit(module, target)
         else:
             bias = target if is_bias else by_weight.get(f"{weight.removesuffix('weight')}bias")
             reason = foreign_kinds.misfit(module, target.shape, bias and bias.shape)
         if reason:
             made_for = f"; the file looks made for {file_base}" if file_base not in ("", model_base) else ""
             skipped[name] = Skip(reason + made_for)
+        elif overflow := _overflow(module, target, wanted):
+            skipped[name] = overflow
         else:
             (modules if ours else others)[name] = Bound(module, target, wanted)
     return Binding(loha, modules, others, skipped, tuple(unknown), file_base, model_base)
 
 
-def _misfit(module: LohaModule, target: Target, strength: float) -> str | None:
-    """Why a module cannot go on a weight; None when it can."""
+def _misfit(module: LohaModule, target: Target) -> str | None:
+    """Why a module's shape cannot go on a weight; None when it can."""
     if not module.fits(target.shape):
         made = "×".join(map(str, module.delta_shape))
         kind = "a Tucker module of" if module.is_tucker else "a product of"
@@ -185,10 +196,33 @@ def _misfit(module: LohaModule, target: Target, strength: float) -> str | None:
     if module.dora_scale is not None and product.dora_axis(module.dora_scale.shape, target.shape) is None:
         return (f"dora_scale {'×'.join(map(str, module.dora_scale.shape))} fits neither axis of the weight "
                 f"{'×'.join(map(str, target.shape))} of {target.weight}")
-    limit = torch.finfo(target.dtype if target.dtype.is_floating_point else torch.float32).max
+    return None
+
+
+def _overflow(module: LohaModule | Mapping[str, Tensor], target: Target, strength: float) -> Skip | None:
+    """Why a module that fits would leave numbers in a weight that are not finite; None when it would not.
+
+    Of other kinds only the strength is judged here.
+    """
+    limit, work = torch.finfo(target.compute_dtype).max, product.accumulation_dtype(target.compute_dtype)
+    what = f"not finite in the weight's dtype, {target.dtype_name}"
+    if abs(strength) > limit:
+        return Skip(f"its strength, {strength:g}, is {what}")
+    if not isinstance(module, LohaModule):
+        return None
     reach = max(1.0, abs(strength))
-    if module.ceiling * reach >= limit and not product.largest(module) * reach <= limit:
-        return f"the product is not finite in the weight's dtype, {str(target.dtype).removeprefix('torch.')}"
+    if module.dora_scale is not None:
+        # It divides by norms, whose squares must not overflow, and which may be as small as epsilon.
+        limit = min(limit, (torch.finfo(work).max / prod(target.shape)) ** 0.5)
+        if not float(module.dora_scale.double().abs().max()) * reach < limit:
+            return Skip(f"its dora_scale, {float(module.dora_scale.double().abs().max()):g} at most, is {what}")
+    steps = module.step_ceiling * max(1.0, abs(module.scale) * reach)
+    if module.ceiling * reach < limit and steps < torch.finfo(work).max:
+        return None
+    if not product.largest(module, 1.0, work) <= limit:
+        return Skip(f"the product is {what}")
+    if not product.largest(module, reach, work) <= limit:
+        return Skip(f"at strength {strength:g} the product is {what}")
     return None
 
 

@@ -80,15 +80,25 @@ class LohaModule:
         """What was computed of the module, kept as long as it: by name."""
         return {}
 
-    @cached_property
+    @property
     def ceiling(self) -> float:
         """An upper bound of |ΔW| that needs no product: from the largest number of each tensor."""
-        bound = abs(self.scale)
+        return abs(self.scale) * prod(self._peaks)
+
+    @property
+    def step_ceiling(self) -> float:
+        """The same of every number on the way to ΔW, in whatever order factors and cores are multiplied."""
+        return prod(max(1.0, peak) for peak in self._peaks)
+
+    @cached_property
+    def _peaks(self) -> tuple[float, ...]:
+        """The largest number of each tensor; of those that are summed over a rank, that many times."""
+        found = []
         for a, b, core in ((self.w1_a, self.w1_b, self.t1), (self.w2_a, self.w2_b, self.t2)):
-            bound *= b.shape[0] * _largest(a) * _largest(b)
+            found += [_largest(a), b.shape[0] * _largest(b)]
             if core is not None:
-                bound *= core.shape[0] * _largest(core)
-        return bound
+                found.append(core.shape[0] * _largest(core))
+        return tuple(found)
 
     def tensors(self) -> dict[str, Tensor]:
         """The module's tensors under their names in a file, alpha apart."""

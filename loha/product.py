@@ -8,6 +8,7 @@ accumulated in float32, or in float64 where an operand is float64; a weight is r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -97,21 +98,33 @@ def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tup
 
 @full_precision()
 def squared_norm(module: LohaModule, device: torch.device | None = None) -> float:
-    """‖ΔW‖² (Frobenius), scale included, without holding ΔW; computed once for each module."""
+    """‖ΔW‖² (Frobenius), scale included, without holding ΔW; computed once for each module.
+
+    Summed in float64 on the CPU, which not every device has; inf where it ends beyond that.
+    """
     if "squared_norm" not in module.memo:
-        factors = flat_factors(module, device)
-        total = torch.zeros((), dtype=torch.float64, device=factors.w1_a.device)
-        for _, block in _product_blocks(factors):
-            total += block.norm(dim=1).double().square_().sum()
-        module.memo["squared_norm"] = float(total) * module.scale**2
+        total = torch.zeros((), dtype=torch.float64)
+        for _, block in _product_blocks(flat_factors(module, device)):
+            # By the row's largest number first: squares of 1e20 are beyond float32.
+            peaks = block.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny)
+            norms = block.div_(peaks).norm(dim=1)
+            total += (norms.cpu().double() * peaks.flatten().cpu().double()).square_().sum()
+        module.memo["squared_norm"] = float(total) * module.scale * module.scale
     return module.memo["squared_norm"]
 
 
 @full_precision()
-def largest(module: LohaModule, device: torch.device | None = None) -> float:
-    """max |ΔW|, scale included; inf or NaN where the product is not finite."""
-    blocks = _product_blocks(flat_factors(module, device))
-    return float(torch.stack([block.mul_(module.scale).abs_().max() for _, block in blocks]).max())
+def largest(module: LohaModule, strength: float = 1.0, dtype: torch.dtype = torch.float32) -> float:
+    """max |strength · ΔW|, scale included, as merging in `dtype` finds it; inf or NaN where a step is not finite.
+
+    Routes multiply by the scale first or last: both ways count.
+    """
+    factors, scale = flat_factors(module, dtype=dtype), module.scale * strength
+    scaled = factors._replace(w1_a=factors.w1_a * scale)
+    first, last = (float(torch.stack([block.abs_().max() for _, block in _product_blocks(ways)]).max())
+                   for ways in (scaled, factors))
+    finite = abs(scale) <= torch.finfo(dtype).max and isfinite(last)
+    return first if finite else inf
 
 
 def _product_blocks(factors: Factors) -> Iterator[tuple[slice, Tensor]]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from math import isfinite
 
 import torch
 
@@ -72,8 +73,9 @@ def norm_lines(binding: Binding, device: torch.device) -> list[str]:
     for bound in binding.modules.values():
         squares[bound.target.block] += squared_norm(bound.module, device)
     norms = {block: squares[block] ** 0.5 for block in BLOCKS if block in squares}
-    unit = max(norms.values(), default=0.0) / _BAR or 1.0
-    return [f"norm {block}: {norm:.4g} {'█' * round(norm / unit)}".rstrip() for block, norm in norms.items()]
+    unit = max(filter(isfinite, norms.values()), default=0.0) / _BAR or 1.0
+    return [f"norm {block}: " + (f"{norm:.4g} {'█' * round(norm / unit)}".rstrip() if isfinite(norm)
+                                 else "too large to draw") for block, norm in norms.items()]
 
 
 def route_lines(binding: Binding, device: torch.device, dtype: torch.dtype) -> list[str]:

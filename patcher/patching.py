@@ -12,17 +12,16 @@ import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..loha import Loha, SettingsError, files, product
+from ..loha import Loha, SettingsError, product
 from ..loha.binding import Binding, Skip, Target, bind
 from ..loha.factors import Factors
 from ..loha.kernels import PackedFactors, Workspace
 from . import comfyui
 from .adapter import LohaAdapter
+from .other_kinds import core_patches
 from .strength_change import share_identity
 
 _NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
-# Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
-_UNTOLD = ("oft", "boft", "glora")
 _CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
 
 
@@ -89,7 +88,7 @@ def patches_for_hook(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, 
 def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, workspace: Workspace | None = None
              ) -> tuple[Binding, dict[float, dict], dict[float, dict]]:
     """The binding less what ComfyUI has no adapter for, and strength → weight → patch of both models."""
-    foreign, failed = _foreign_patches(binding)
+    foreign, failed = core_patches(binding)
     binding = binding.without(failed)
     unet, encoder = defaultdict(dict), defaultdict(dict)
     for name, bound in binding.modules.items():
@@ -137,29 +136,3 @@ def _core_names(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, st
 
 def _whole_weights(names: dict[str, object]) -> dict[str, str]:
     return {name: weight for name, weight in names.items() if isinstance(weight, str)}
-
-
-def _foreign_patches(binding: Binding) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-    """ComfyUI's adapters for modules of other kinds: module → weight or bias → patch; module → why there is none."""
-    found, failed = {}, {}
-    for name, bound in binding.others.items():
-        tensors = {files.tensor_name(name, suffix): tensor for suffix, tensor in bound.module.items()}
-        # Core names the patch of a bias after the weight beside it.
-        weight = bound.target.weight.removesuffix("bias").removesuffix("weight") + "weight"
-        patches = comfy.lora.load_lora(tensors, {name.removesuffix("_lora"): weight}, log_missing=False)
-        if not patches:
-            failed[name] = f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}"
-        elif all(map(_changes, patches.values(), [bound.target] * len(patches))):
-            found[name] = patches
-        else:
-            failed[name] = f"ComfyUI's adapter cannot put it on {'×'.join(map(str, bound.target.shape))}"
-    return found, failed
-
-
-def _changes(adapter: object, target: Target) -> bool:
-    """Whether an adapter of those kinds does something to a weight of this shape."""
-    if getattr(adapter, "name", None) not in _UNTOLD:
-        return True
-    weight = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
-    changed = adapter.calculate_weight(weight.clone(), target.weight, 1.0, 1.0, None, lambda delta: delta)
-    return changed is not None and changed.shape == weight.shape and not torch.equal(changed, weight)

@@ -4,7 +4,7 @@ import pytest
 import reference
 import torch
 from lohas import DORA_LAYOUTS, LAYOUTS, Layout, exact_delta, random_module, random_weight, rounded_once
-from shinymas_loha.loha import product
+from shinymas_loha.loha import LohaModule, product
 
 EVERY_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 EVERY_DORA = pytest.mark.parametrize("layout", DORA_LAYOUTS.values(), ids=DORA_LAYOUTS)
@@ -206,3 +206,19 @@ def test_norm_and_largest_number(layout):
 def test_largest_tells_what_is_not_finite():
     module = random_module(LAYOUTS["linear"], alpha=1e38, size=1e3)
     assert not product.largest(module) <= torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("sizes", [(1e20, 1e20, 1e-20, 1e-20), (1e-20, 1e-20, 1e20, 1e20), (0.0, 1e30, 1.0, 1.0)],
+                         ids=str)
+def test_a_step_on_the_way_that_is_not_finite_counts_too(sizes):
+    """ΔW itself is 1, or 0: in float32, which every route multiplies in, it comes out as infinity or NaN."""
+    w1_a, w1_b, w2_a, w2_b = (torch.full((2, 2), size) for size in sizes)
+    module = LohaModule("m", w1_a, w1_b, w2_a, w2_b, alpha=1e300 if not sizes[0] else None)
+    assert product.largest(module) == float("inf")
+    assert module.step_ceiling * max(1.0, abs(module.scale)) > torch.finfo(torch.float32).max
+
+
+def test_the_norm_of_what_is_beyond_float32_when_squared():
+    wide = torch.full((20, 2), 6e4, dtype=torch.float16)
+    module = LohaModule("m", wide, wide.t(), wide, wide.t(), alpha=1e-170)
+    assert product.squared_norm(module) ** 0.5 == pytest.approx(20 * (2 * 6e4**2) ** 2 * 5e-171, rel=1e-5)

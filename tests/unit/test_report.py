@@ -1,11 +1,12 @@
 """The report: contract first, then the file, every reason, and the norms."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from lohas import DORA_LAYOUTS, Layout, exact_delta, random_module, sd15_rows
-from shinymas_loha.loha import Loha, Source, report
+from shinymas_loha.loha import Loha, LohaModule, Source, report
 from shinymas_loha.loha.binding import bind
 
 TARGETS = [row.target(torch.float32) for row in sd15_rows()]
@@ -85,6 +86,16 @@ def test_norms_by_block_in_the_order_of_the_blocks():
     assert [line.split(":")[0] for line in lines] == ["norm IN01", "norm MID"]
     assert float(lines[0].split()[2]) == pytest.approx(both, rel=1e-3)  # whatever the strength
     assert lines[1].endswith(" " + "█" * 24)
+
+
+def test_norms_beyond_float64_are_not_drawn_and_the_others_are():
+    wide = torch.full((320, 1), 1e45, dtype=torch.float64)
+    modules = {QUERY: LohaModule(QUERY, wide, wide.t(), wide, wide.t()),
+               "lora_unet_mid_block_attentions_0_proj_in": random_module(Layout((1280, 1280)))}
+    targets = [replace(target, dtype=torch.float64) for target in TARGETS]
+    lines = report.norm_lines(bind(Loha(modules), targets), torch.device("cpu"))
+    assert lines[0] == "norm IN01: too large to draw"
+    assert lines[1].endswith("█" * 24)
 
 
 def test_norms_of_zeros_draw_no_bar():
