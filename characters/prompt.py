@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..text import show
 from .catalogue import Cast, Character, fold
+from .counts import COUNTS, SOLO, count_tag
 from .errors import PromptError
 from .tags import Tag, plain, split, tag_key
 from .trigger import trigger_of
@@ -21,9 +22,6 @@ NEGATIVE = (
 )
 TAG_SETS = ("identity", "top")
 _FEW_CARDS = 10
-_MANY = "multiple girls"
-# How many people a count tag speaks of, at least; `solo` agrees with one only.
-_COUNTS = {"1girl": 1, "2girls": 2, "3girls": 3, "4girls": 4, "5girls": 5, "6+girls": 6, _MANY: 2}
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def _trigger(cast: Cast, character: Character, version: str) -> Tag:
 def _candidates(character: Character, tag_set: str) -> tuple[str, ...]:
     if tag_set == "top" or not character.identity:
         return character.tags
-    counts = (tag for tag in character.tags if tag_key(tag) in _COUNTS or tag_key(tag) == "solo")
+    counts = (tag for tag in character.tags if tag_key(tag) in COUNTS or tag_key(tag) == SOLO)
     return (*character.identity, *counts)
 
 
@@ -134,7 +132,7 @@ def _people(character: Character, typed: dict[str, list[Tag]], casts: Iterable[C
         return {names[fold(tag.text)] for tag in typed[part] if fold(tag.text) in names}
 
     def counted(part: str) -> int:
-        return max((_COUNTS.get(tag.key, 0) for tag in typed[part]), default=0)
+        return max((COUNTS.get(tag.key, 0) for tag in typed[part]), default=0)
 
     earlier = found("previous")
     joins = 0 if character.name in earlier else 1
@@ -144,13 +142,13 @@ def _people(character: Character, typed: dict[str, list[Tag]], casts: Iterable[C
 
 def _mend(tag: Tag, people: int) -> Tag | None:
     """The tag itself, the right count tag in a wrong one's place, or None for one that contradicts."""
-    if tag.key == "solo":
+    if tag.key == SOLO:
         return tag if people == 1 else None
-    if tag.key not in _COUNTS:
+    if tag.key not in COUNTS:
         return tag
     if people == 1:
         return tag if tag.key == "1girl" else None
-    return plain(f"{people}girls" if people <= 5 else _MANY)
+    return plain(count_tag(people))
 
 
 def _few_cards(character: Character) -> tuple[str, ...]:
