@@ -1,4 +1,4 @@
-"""What the cast's catalogue knows of a file: the model version by its sha256, and its trigger format."""
+"""What the casts and a file know of each other: the model version, and how it calls people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..characters import DEFAULT_CAST, load_casts, trigger_of
+from ..characters import DEFAULT_CAST, Cast, Casts, load_casts, trigger_of
+from ..characters.from_file import FileNames, names_in_file
 from ..loha import Loha
 
 
@@ -21,3 +22,11 @@ def version_lines(loha: Loha) -> list[str]:
     example = cast.members(name)[0]
     return [f"version: {name} ({checkpoint})",
             f"trigger: {version.trigger}, such as {trigger_of(example, version)}"]
+
+
+def names_of(loha: Loha | None, casts: Casts, chosen: Cast, version: str) -> FileNames:
+    """What the connected LoHa says of its names; what the chosen version says without one."""
+    if loha is None:
+        return FileNames(version)
+    others = (cast for cast in casts.by_name.values() if cast is not chosen)
+    return names_in_file((chosen, *others), version, loha.source.sha256 if loha.source else "", loha.metadata)

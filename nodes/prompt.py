@@ -10,7 +10,10 @@ from comfy_api.latest import io
 
 from .. import characters
 from ..characters import DEFAULT_CAST, Cast, CastError, Casts, Character, UnknownCharacter
+from ..loha import Loha
 from ..patcher.comfyui import schema
+from .load import LohaType
+from .model_version import names_of
 
 _log = logging.getLogger("shinymas-loha")
 VERSIONS = ("v2.1", "v2.0", "v1.0")
@@ -56,6 +59,8 @@ class CharacterPrompt(io.ComfyNode):
                 io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
                                tooltip="The cast that the character is from. Your own casts are the .yaml files in "
                                        "the folder 'shinymas' of ComfyUI's user directory."),
+                LohaType.Input("loha", optional=True,
+                               tooltip="The LoHa in use: what it says of its names counts before model_version."),
             ],
             outputs=[
                 io.String.Output("positive", display_name="positive", tooltip="The prompt, for CLIP Text Encode."),
@@ -73,7 +78,8 @@ class CharacterPrompt(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, character: str | None = None, model_version: str | None = None,
-                        pick: str | None = None, cast: str | None = DEFAULT_CAST) -> bool | str:
+                        pick: str | None = None, cast: str | None = DEFAULT_CAST,
+                        loha: object = False) -> bool | str:
         """Before anything runs; a value that comes over a link is None here and is checked at the run."""
         if model_version is not None and model_version not in VERSIONS:
             return f"model_version must be one of {', '.join(VERSIONS)}"
@@ -86,7 +92,7 @@ class CharacterPrompt(io.ComfyNode):
             chosen = casts.get(cast)
             if pick == _SELECTED and character is not None:
                 found = _find(casts, chosen, character)
-                if model_version is not None:
+                if model_version is not None and loha is not None:  # None: connected, and the file's to say
                     characters.build(chosen, found, version=model_version)
         except CastError as error:
             return str(error)
@@ -95,20 +101,21 @@ class CharacterPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, character: str, model_version: str, tag_set: str, max_tags: int, weight: float,
                 before: str, after: str, exclude: str, pick: str, seed: int,
-                previous: str = "", cast: str = DEFAULT_CAST) -> io.NodeOutput:
+                previous: str = "", cast: str = DEFAULT_CAST, loha: Loha | None = None) -> io.NodeOutput:
         casts = load_casts()
         chosen = casts.get(cast)
+        names = names_of(loha, casts, chosen, model_version)
         if pick == _RANDOM:
-            who = characters.pick(chosen.members(model_version), seed)
+            who = characters.pick(chosen.members(names.version), seed)
         else:
             who = _find(casts, chosen, character)
         prompt = characters.build(
-            chosen, who, version=model_version, tag_set=tag_set, max_tags=max_tags, weight=weight,
+            names.cast_for(chosen, who), who, version=names.version, tag_set=tag_set, max_tags=max_tags, weight=weight,
             before=before, after=after, exclude=exclude, previous=previous or "", others=casts.by_name.values(),
         )
         for problem in casts.problems:
             _log.warning("%s", problem)
-        text = "\n".join((prompt.positive, *prompt.notes, *casts.problems))
+        text = "\n".join((prompt.positive, *names.notes, *prompt.notes, *casts.problems))
         return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui={"text": [text]})
 
 

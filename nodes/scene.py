@@ -13,11 +13,12 @@ from comfy_api.latest import io
 
 from .. import characters
 from ..characters import DEFAULT_CAST, Cast, Casts, Character, PromptError, UnknownCharacter, scene
-from ..characters.from_file import FileNames, names_in_file
+from ..characters.from_file import FileNames
 from ..loha import Loha
 from ..patcher.comfyui import schema
 from ..patcher.regional_prompts import METHODS, encode, latent_size, regional
 from .load import LohaType
+from .model_version import names_of
 from .prompt import VERSIONS, load_casts
 
 _log = logging.getLogger("shinymas-loha")
@@ -129,14 +130,6 @@ class Scene(io.ComfyNode):
             _log.warning("%s", problem)
         return io.NodeOutput(model, positive, encode(clip, negative), text, layout[None],
                              ui={"text": ["\n".join((text, *notes))]})
-
-
-def names_of(loha: Loha | None, casts: Casts, chosen: Cast, version: str) -> FileNames:
-    """What the connected LoHa says of its names; what the chosen version says without one."""
-    if loha is None:
-        return FileNames(version)
-    others = (cast for cast in casts.by_name.values() if cast is not chosen)
-    return names_in_file((chosen, *others), version, loha.source.sha256 if loha.source else "", loha.metadata)
 
 
 def _finder(casts: Casts, chosen: Cast, names: FileNames) -> Callable[[str], tuple[Cast, Character]]:

@@ -305,26 +305,39 @@ def test_a_scene_upon_a_scene_mixes_once(run, sample):
     assert [len(found) for kinds in wrappers.values() for found in kinds.values()] == [1, 1]
 
 
-def test_low_vram_merges_at_every_forward(comfy, pack, sample, small_model, base, sample_loha):
-    """The LoHa's weights partly loaded, as on a small card: the same picture."""
+@torch.inference_mode()
+def _evaluated(comfy, model, positive, negative):
+    """One evaluation of the model as it is loaded now, as a sampler does it: both predictions."""
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in (
+        ("positive", positive), ("negative", negative))}
+    options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
+    model.pre_run()
+    try:
+        conds = comfy.samplers.process_conds(model.model, latent, conds, torch.device("cpu"))
+        return torch.cat(comfy.samplers.calc_cond_batch(
+            model.model, list(conds.values()), latent, torch.tensor([2.0]), options))
+    finally:
+        model.cleanup()
+
+
+def test_low_vram_merges_at_every_forward(comfy, pack, small_model, base, sample_loha):
+    """Weights that stay outside are patched at each use, as on a small card: the same prediction."""
     model, clip, _ = small_model
     loha = files.read(base / "models" / "loras" / sample_loha)
     binding = pack.patching.bind_to(loha, model, None, pack.patching.Strengths(0.8, 0.0))
     patched = pack.patching.patch(binding, model, None)[0]
     coupled, positive = pack.regional(patched, clip, [HIORI, "a dog"], halves().numpy(), "attention couple")
-    negative = pack.encode(clip, "blurry")
-    whole = sample(coupled, positive, negative)
-    comfy.model_management.unload_all_models()
-    load = comfy.model_management.load_models_gpu
-    low = coupled.clone()
-    low.model_size()
-    try:
-        low.patch_model(device_to=None, lowvram_model_memory=1, load_weights=True)
-        assert low.model.model_lowvram
-        near(sample(low, positive, negative), whole, 1e-3)
-    finally:
-        comfy.model_management.unload_all_models()
-        comfy.model_management.load_models_gpu = load
+    negative, found = pack.encode(clip, "blurry"), []
+    for memory in (0, 1):
+        coupled.detach()
+        coupled.model_patches_to(coupled.load_device)
+        coupled.patch_model(coupled.load_device, lowvram_model_memory=memory)
+        assert coupled.model.model_lowvram == bool(memory)
+        found.append(_evaluated(comfy, coupled, positive, negative))
+    coupled.detach()
+    near(found[1], found[0])
 
 
 def test_a_latent_gives_the_size_and_one_of_another_model_is_refused(run, pack):
