@@ -6,7 +6,7 @@ import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
   "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasTrainingData",
-  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha",
+  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene",
 ]);
 const RUNS = 64; // of the server's history that are looked through
 
