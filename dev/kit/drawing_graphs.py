@@ -88,6 +88,12 @@ KINDS = {
         outputs=[("positive", "STRING"), ("negative", "STRING"), ("character", "STRING"), ("cards", "INT")],
         widgets=["character", "model_version", "tag_set", "max_tags", "weight", "before", "after", "exclude",
                  "pick", "seed", "control_after_generate", "cast"], origin=PACK),
+    "ShinyMasScene": Kind(
+        inputs=[("model", "MODEL"), ("clip", "CLIP"), ("loha", "SHINYMAS_LOHA"), ("latent", "LATENT")],
+        outputs=[("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("text", "STRING"),
+                 ("layout", "IMAGE")],
+        widgets=["people", "shared", "negative", "model_version", "tag_set", "method", "feather", "width", "height",
+                 "cast"], origin=PACK),
     "CLIPSetLastLayer": Kind([("clip", "CLIP")], [("CLIP", "CLIP")], ["stop_at_clip_layer"]),
     "CLIPTextEncode": Kind([("clip", "CLIP"), ("text", "STRING")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     "EmptyLatentImage": Kind(outputs=[("LATENT", "LATENT")], widgets=["width", "height", "batch_size"]),
@@ -97,6 +103,7 @@ KINDS = {
         ["seed", "control_after_generate", "steps", "cfg", "sampler_name", "scheduler", "denoise"]),
     "VAEDecode": Kind([("samples", "LATENT"), ("vae", "VAE")], [("IMAGE", "IMAGE")]),
     "SaveImage": Kind([("images", "IMAGE")], widgets=["filename_prefix"]),
+    "PreviewImage": Kind([("images", "IMAGE")]),
     "PreviewAny": Kind([("source", "*")]),
     "MarkdownNote": Kind(widgets=["text"]),
 }

@@ -9,7 +9,7 @@ import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from safetensors.torch import load_file
 
-GRAPHS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("shinymas-*.json"))
+GRAPHS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("shinymas-v*.json"))
 # As version 0.1.0 shipped it: a person's saved graph.
 OLD = Path(__file__).resolve().parents[1] / "data" / "0.1.0" / "shinymas-v2.1.json"
 SIZE = (64, 96)
