@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from suite import core_training, gradient, memory, merge, patch, reading, step, strength, training, tune
+from suite import core_training, gradient, memory, merge, patch, reading, scene, step, strength, training, tune
 from suite.measure import copy_bandwidth
 from suite.results import Case, table, write_json
 from suite.session import ROOT, Session, load_comfyui_and_pack
@@ -30,6 +30,7 @@ BENCHMARKS = {
     "core-training": core_training.cases,
     "memory": memory.cases,
     "strength": strength.cases,
+    "scene": scene.cases,
     "step": step.cases,
     "tune": tune.cases,
 }
