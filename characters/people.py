@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from .catalogue import Cast, Character, fold
 from .tags import Tag
+from .trigger import trigger_of
 
 _MANY, _SIX = "multiple girls", "6+girls"
 # How many people a count tag speaks of, at least; `solo` agrees with one only.
@@ -18,8 +19,13 @@ def is_count(key: str) -> bool:
 
 
 def names_of(casts: Iterable[Cast]) -> dict[str, str]:
-    """The folded name of everyone, in either order → the name."""
-    return {key: known.name for cast in casts for known in cast.characters for key in full_names(known)}
+    """The folded name of everyone, in either order, and what a model calls them → the name."""
+    names = {}
+    for cast in casts:
+        for known in cast.characters:
+            triggers = (fold(trigger_of(known, version)) for version in cast.models.values())
+            names |= dict.fromkeys((*full_names(known), *triggers), known.name)
+    return names
 
 
 def full_names(character: Character) -> frozenset[str]:

@@ -9,11 +9,11 @@ import folder_paths
 from comfy_api.latest import io
 
 from .. import characters
-from ..characters import DEFAULT_CAST, Cast, CastError, Casts, Character, UnknownCharacter
-from ..patcher.comfyui import schema
+from ..characters import DEFAULT_CAST, CastError, Casts
+from ..patcher.comfyui import checks_choices, schema, with_extra
+from ..text import show
 
 _log = logging.getLogger("shinymas-loha")
-VERSIONS = ("v2.1", "v2.0", "v1.0")
 _SELECTED, _RANDOM = "selected", "random"
 
 
@@ -31,8 +31,9 @@ class CharacterPrompt(io.ComfyNode):
             inputs=[
                 io.Combo.Input("character", options=list(casts.character_names()),
                                tooltip="Who to draw. Family name first; casts of your own follow the embedded one."),
-                io.Combo.Input("model_version", options=list(VERSIONS),
-                               tooltip="The model file in use. v2.x wants 'Kazano Hiori', v1.0 wants 'Hiori Kazano'."),
+                io.Combo.Input("model_version", options=list(casts.versions()),
+                               tooltip="The model file in use. v2.x wants 'Kazano Hiori', v1.0 wants 'Hiori Kazano'. "
+                                       "Versions of casts of your own follow."),
                 io.Combo.Input("tag_set", options=list(characters.TAG_SETS),
                                tooltip="identity: hair, eyes and what else makes her look like herself. "
                                        "top: the model page's most frequent tags, in its order."),
@@ -53,9 +54,11 @@ class CharacterPrompt(io.ComfyNode):
                              tooltip="Chooses the character when pick is random; without effect otherwise."),
                 io.String.Input("previous", optional=True, force_input=True,
                                 tooltip="The positive prompt of another character, to draw both in one picture."),
-                io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
-                               tooltip="The cast that the character is from. Your own casts are the .yaml files in "
-                                       "the folder 'shinymas' of ComfyUI's user directory."),
+                with_extra(
+                    io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
+                                   tooltip="The cast that the character is from. Your own casts are the .yaml files in "
+                                           "the folder 'shinymas' of ComfyUI's user directory."),
+                    shinymas_problems=list(casts.problems)),
             ],
             outputs=[
                 io.String.Output("positive", display_name="positive", tooltip="The prompt, for CLIP Text Encode."),
@@ -72,22 +75,18 @@ class CharacterPrompt(io.ComfyNode):
         return characters.cast_stamps(_user_directory())
 
     @classmethod
-    def validate_inputs(cls, character: str | None = None, model_version: str | None = None,
-                        pick: str | None = None, cast: str | None = DEFAULT_CAST) -> bool | str:
-        """Before anything runs; a value that comes over a link is None here and is checked at the run."""
-        if model_version is not None and model_version not in VERSIONS:
-            return f"model_version must be one of {', '.join(VERSIONS)}"
-        if pick not in (_SELECTED, _RANDOM, None):
-            return f"pick must be {_SELECTED} or {_RANDOM}"
-        if cast is None:
+    def validate_inputs(cls, character: str | None = None) -> bool | str:
+        """Before anything runs. It asks for one input, a `Choice`: ComfyUI repeats what is said here for each."""
+        if not isinstance(character, Choice):
             return True
+        casts, beside = load_casts(), character.beside
+        if unlisted := _unlisted(casts, beside):
+            return True if checks_choices() else unlisted
         try:
-            casts = load_casts()
-            chosen = casts.get(cast)
-            if pick == _SELECTED and character is not None:
-                found = _find(casts, chosen, character)
-                if model_version is not None:
-                    characters.build(chosen, found, version=model_version)
+            if beside.get("pick") == _SELECTED and isinstance(beside["cast"], str):
+                found = casts.find(beside["cast"], character)
+                if isinstance(beside.get("model_version"), str):
+                    characters.build(found.cast, found.character, version=beside["model_version"])
         except CastError as error:
             return str(error)
         return True
@@ -97,19 +96,61 @@ class CharacterPrompt(io.ComfyNode):
                 before: str, after: str, exclude: str, pick: str, seed: int,
                 previous: str = "", cast: str = DEFAULT_CAST) -> io.NodeOutput:
         casts = load_casts()
-        chosen = casts.get(cast)
         if pick == _RANDOM:
+            chosen, notes = casts.get(cast), ()
             who = characters.pick(chosen.members(model_version), seed)
         else:
-            who = _find(casts, chosen, character)
+            found = casts.find(cast, character)
+            chosen, who, notes = found.cast, found.character, found.notes
         prompt = characters.build(
             chosen, who, version=model_version, tag_set=tag_set, max_tags=max_tags, weight=weight,
             before=before, after=after, exclude=exclude, previous=previous or "", others=casts.by_name.values(),
         )
         for problem in casts.problems:
             _log.warning("%s", problem)
-        text = "\n".join((prompt.positive, *prompt.notes, *casts.problems))
-        return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui={"text": [text]})
+        # Apart from the text, which people copy.
+        said = {"text": [prompt.positive], "notes": [*notes, *prompt.notes], "problems": list(casts.problems)}
+        return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui=said)
+
+
+class Choice(str):
+    """A character as a person chose it.
+
+    Attributes:
+        beside: all inputs of the same node; a list where a link decides.
+    """
+
+    beside: dict
+
+    @classmethod
+    def of(cls, inputs: dict) -> Choice:
+        choice = cls(inputs["character"])
+        choice.beside = {"cast": DEFAULT_CAST} | inputs
+        return choice
+
+    def __reduce_ex__(self, _protocol: int) -> tuple[type[str], tuple[str]]:
+        """ComfyUI copies what it runs: a copy is the text alone."""
+        return str, (str(self),)
+
+
+def on_prompt(sent: dict) -> dict:
+    """A prompt as it comes to the server, before ComfyUI judges it.
+
+    A seed that chooses nobody becomes 0, or each new one would make every later node run again: what a node is
+    remembered by holds all its inputs. Each character becomes a `Choice`.
+    """
+    prompt = sent.get("prompt")
+    for node in prompt.values() if isinstance(prompt, dict) else ():
+        if not isinstance(node, dict) or node.get("class_type") != "ShinyMasCharacterPrompt":
+            continue
+        inputs = node.get("inputs")
+        if not isinstance(inputs, dict):
+            continue
+        if inputs.get("pick") == _SELECTED and isinstance(inputs.get("seed"), int):
+            inputs["seed"] = 0
+        if isinstance(inputs.get("character"), str):
+            inputs["character"] = Choice.of(inputs)
+    return sent
 
 
 def load_casts() -> Casts:
@@ -121,14 +162,13 @@ def _user_directory() -> Path:
     return Path(folder_paths.get_user_directory())
 
 
-def _find(casts: Casts, chosen: Cast, name: str) -> Character:
-    """The character in the chosen cast; the error says which cast to choose where she is in another."""
-    try:
-        return chosen.find(name)
-    except UnknownCharacter as unknown:
-        for other in casts.by_name.values():
-            if any(known.name == name for known in other.characters):
-                raise UnknownCharacter(
-                    f"{name} is not in the cast '{chosen.name}' but in '{other.name}': set cast to '{other.name}'"
-                ) from unknown
-        raise
+def _unlisted(casts: Casts, inputs: dict) -> str | None:
+    """What to say of a choice that is not in its list, None where all are."""
+    lists = {"cast": casts.by_name, "model_version": casts.versions(), "tag_set": characters.TAG_SETS,
+             "pick": (_SELECTED, _RANDOM)}
+    for name, known in lists.items():
+        value = inputs.get(name)
+        if isinstance(value, str) and value not in known:
+            why = "".join(f"; {problem}" for problem in casts.problems) if name == "cast" else ""
+            return f"{name}: '{show(value)}' is not one of {', '.join(map(show, known))}{why}"
+    return None
