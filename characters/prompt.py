@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..text import show
-from .catalogue import Cast, Character, fold
+from .catalogue import Cast, Character, fold, name_keys
 from .errors import PromptError
 from .parts import Entry, Part, join, network_notes, parts_of, twice, typed_entries
 from .people import count, count_word, full_names, is_count, mend, names_of
@@ -84,8 +84,9 @@ def _name(part: Part, trigger: Tag, weight: float, character: Character) -> tupl
 
     Of several weights the last counts, in the order previous, widget, before, after; a name without one says none.
     """
-    names = full_names(character) | {fold(trigger.text)}
-    there = [found for found in part.tags() if not found[2].foreign and fold(found[2].text) in names]
+    full = full_names(character) | {fold(trigger.text)}
+    names = {"previous": full, "before": full | name_keys(character), "after": full | name_keys(character)}
+    there = [found for found in part.tags() if not found[2].foreign and fold(found[2].text) in names[found[0].field]]
     earlier = [tag.weights for entry, _, tag in there if entry.field == "previous"]
     typed = [tag.weights for entry, _, tag in there if entry.field != "previous"]
     given = [weights for weights in (*earlier, (weight,), *typed) if weights != (1.0,)]

@@ -133,6 +133,8 @@ def test_count_tags_keep_their_number_and_weight(settings, text):
         ({"after": "hat, Hat"}, "Sakuragi Mano, hat", None),
         ({"before": "(Sakuragi Mano:1.3)"}, "(Sakuragi Mano:1.3)", None),
         ({"after": "(mano sakuragi:1.3), hat"}, "(Sakuragi Mano:1.3), hat", None),
+        ({"after": "(Mano:1.3), hat"}, "(Sakuragi Mano:1.3), hat", None),
+        ({"previous": "Mano, 1girl", "before": "櫻木真乃"}, "Mano, 2girls, Sakuragi Mano", None),
         ({"after": "(sakuragi_mano, hat:1.3)"}, "(Sakuragi Mano:1.3), (hat:1.3)", None),
         ({"after": "Sakuragi Mano", "weight": 1.2}, "(Sakuragi Mano:1.2)", None),
         ({"after": "(Sakuragi Mano:1.3)", "weight": 1.2}, "(Sakuragi Mano:1.3)",
