@@ -69,18 +69,26 @@ class Cast:
     withheld: tuple[str, ...] = ()
 
     def find(self, text: str) -> Character:
-        """The character called `text`: by name in either order, alias, kanji or kana, whatever the case.
-
-        Raises UnknownCharacter, with the nearest names, where nobody is.
-        """
-        index = {key: character for character in self.characters for key in name_keys(character)}
-        found = index.get(fold(text))
-        if found is None:
+        """The first of `called`. Raises UnknownCharacter, with the nearest names, where nobody is."""
+        called = self.called(text)
+        if not called:
+            index = {key: character for character in self.characters for key in name_keys(character)}
             near = difflib.get_close_matches(fold(text), index, n=6, cutoff=0.6)
             names = list(dict.fromkeys(index[key].name for key in near))[:3]
             hint = f"did you mean {' or '.join(names)}?" if names else "see the list of the node"
             raise UnknownCharacter(f"'{show(text)}' is not in the cast '{show(self.name)}'; {hint}")
-        return found
+        return called[0]
+
+    def called(self, text: str) -> tuple[Character, ...]:
+        """Whom `text` may mean: by name in either order, alias, kanji or kana; else by a given name in kana; else
+        everyone of a unit. Case, width and the two kana are one."""
+        key = fold(text)
+        for keys in (name_keys, _given_keys, _unit_keys):
+            for spelt in (str, _hiragana):
+                found = tuple(one for one in self.characters if spelt(key) in map(spelt, keys(one)))
+                if found:
+                    return found
+        return ()
 
     def members(self, version: str) -> tuple[Character, ...]:
         """Those whom `version` was trained on; everyone where the cast does not list that version.
@@ -113,6 +121,18 @@ def name_keys(character: Character) -> frozenset[str]:
     names = (character.name, *character.aliases, character.ja, character.kana)
     turned = (" ".join(reversed(name.split())) for name in names if len(name.split()) == 2)
     return frozenset(fold(name) for name in (*names, *turned)) - {""}
+
+
+def _given_keys(character: Character) -> frozenset[str]:
+    return frozenset(map(fold, character.kana.split()[1:])) - {""}
+
+
+def _unit_keys(character: Character) -> frozenset[str]:
+    return frozenset((fold(character.unit),)) - {""}
+
+
+def _hiragana(text: str) -> str:
+    return "".join(chr(ord(c) - 0x60) if "\u30a1" <= c <= "\u30f6" else c for c in text)
 
 
 def read(path: Path, name: str) -> Cast:

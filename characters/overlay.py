@@ -14,12 +14,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..text import show
-from .catalogue import EMBEDDED, Cast, name_keys, read
+from .catalogue import EMBEDDED, Cast, Character, name_keys, read
 from .errors import CastError
 
 DEFAULT_CAST = "shinymas"
 _FOLDER = "shinymas"
 _MAX_FILES = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """A character by name, with the cast that she is from."""
+
+    cast: Cast
+    character: Character
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,29 @@ class Casts:
             raise CastError(f"there is no cast '{show(name)}'; there are {known}{broken}")
         return self.by_name[name]
 
+    def find(self, name: str, text: str) -> Found:
+        """Who is called `text`, in the cast called `name` or else in the first that has her.
+
+        `notes` say so, and who else it may be. Raises CastError where there is no such cast, or nobody in any.
+        """
+        chosen = self.get(name)
+        for cast in (chosen, *(other for other in self.by_name.values() if other is not chosen)):
+            called = cast.called(text)
+            if not called:
+                continue
+            notes = []
+            if len(called) > 1:
+                names = ", ".join(show(one.name) for one in called)
+                notes.append(f"character: '{show(text)}' is {names}; the first of them stands in the prompt")
+            if cast is not chosen:
+                notes.append(f"cast: {show(called[0].name)} is from the cast '{show(cast.name)}', which is used")
+            return Found(cast, called[0], tuple(notes))
+        return Found(chosen, chosen.find(text))
+
+    def versions(self) -> tuple[str, ...]:
+        """The model versions of all casts, the embedded one's first, each once."""
+        return tuple(dict.fromkeys(version for cast in self.by_name.values() for version in cast.models))
+
     def character_names(self) -> tuple[str, ...]:
         """The names of everyone, cast by cast, each once."""
         return tuple(dict.fromkeys(c.name for cast in self.by_name.values() for c in cast.characters))
@@ -45,12 +77,16 @@ class Casts:
 def load_casts(user_directory: Path) -> Casts:
     """All casts, read anew only where a file changed. A broken file is reported, never raised."""
     embedded = _read(EMBEDDED, DEFAULT_CAST, *_stamp(EMBEDDED))
-    casts, problems = {DEFAULT_CAST: embedded}, []
+    casts, problems, taken = {DEFAULT_CAST: embedded}, [], {}
     for path in _files(user_directory):
         try:
             _check(path)
+            if path.stem in taken:
+                raise CastError(f"{show(path.name)}: {show(taken[path.stem])} is the cast '{show(path.stem)}' already; "
+                                "rename one")
             own = _read(path, path.stem, *_stamp(path))
             casts[path.stem] = _over(embedded, own)
+            taken[path.stem] = path.name
         except OSError as error:
             problems.append(f"cast file {show(path.name)} left out: {error.strerror}")
         except CastError as error:

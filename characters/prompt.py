@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..text import show
-from .catalogue import Cast, Character, fold
-from .counts import COUNTS, SOLO, count_tag
+from .catalogue import Cast, Character, fold, name_keys
 from .errors import PromptError
-from .tags import Tag, plain, split, tag_key
+from .parts import Entry, Part, join, network_notes, parts_of, twice, typed_entries
+from .people import count, count_word, full_names, is_count, mend, names_of
+from .tags import Piece, Tag, plain, split, tag_key
 from .trigger import trigger_of
 from .withheld import holds_any
 
@@ -45,9 +46,10 @@ def build(
         version: a key of `cast.models`, which gives the trigger; the plain name where the cast lacks it.
         tag_set: `identity`, what the character looks like, then her count tags; `top`, her tags in order.
         max_tags: at most so many tags of hers; withheld, excluded and typed ones take no place.
-        weight: of the trigger.
+        weight: of the trigger, unless a weight is typed on the name itself.
         before, after, exclude, previous: prompt text; `exclude` never appears, `previous` is another
-            character's prompt, with which this one shares the picture.
+            character's prompt, with which this one shares the picture. The syntax of other programs in it is
+            kept to the letter, and a `BREAK`, `AND` or `COUPLE(…)` ends the part in which a tag stands once.
         others: further casts whose characters may stand in `previous`.
 
     Raises PromptError where the model version does not know the character, or on an unusable value.
@@ -57,45 +59,72 @@ def build(
     if not math.isfinite(weight):
         raise PromptError(f"weight {weight} is not a number; 1 leaves the name as it is")
     trigger = _trigger(cast, character, version)
-    typed = {name: split(text) for name, text in (("previous", previous), ("before", before), ("after", after))}
+    ahead = typed_entries((("previous", previous), ("before", before)))
+    entries = ahead + typed_entries((("after", after),))
+    parts = parts_of(entries)
+    mine = sum(entry.piece.divides for entry in ahead)
+    names = names_of((cast, *others))
+    people = [count(part.said(), names, character if at == mine else None) for at, part in enumerate(parts)]
     excluded = frozenset(tag.key for tag in split(exclude))
-    people = _people(character, typed, (cast, *others))
-    own = [plain(tag) for tag in _candidates(character, tag_set)]
 
-    gather = _Gatherer(people, excluded, cast.withheld)
-    earlier = gather.take(typed["previous"])
-    name = [] if trigger.key in gather.seen | excluded else [Tag(((trigger.text, weight),))]
-    gather.seen.add(trigger.key)
-    ahead, behind = gather.take(typed["before"]), gather.take(typed["after"])
-    dropped = tuple(gather.dropped)
-    # Typed tags come first here, so that a weight somebody gave wins over the list's plain tag.
-    tags = gather.take(own, max_tags)
-    count = gather.take([plain("1girl")]) if people > 1 else []
-    positive = ", ".join(str(tag) for tag in (*earlier, *ahead, *count, *name, *tags, *behind))
-    return Prompt(positive, NEGATIVE, character, (*_few_cards(character), *dropped))
+    name, notes = (None, []) if trigger.key in excluded else _name(parts[mine], trigger, weight, character)
+    for part, several in zip(parts, people, strict=True):
+        notes += part.settle(several, excluded, cast.withheld)
+    # Typed tags came first, so that a weight somebody gave wins over the list's plain tag.
+    taken = _Taken(parts[mine], {trigger.key}, excluded, cast.withheld, people[mine], max(people))
+    own = taken.take(_candidates(character, tag_set), max_tags)
+    number = taken.take(["1girl"], 1) if people[mine] > 1 else []
+    middle = [Entry("", Piece(str(tag), (tag,)), [tag]) for tag in (*number, *([name] if name else []), *own)]
+    positive = join((*ahead, *middle, *entries[len(ahead):]))
+    return Prompt(positive, NEGATIVE, character, (*_few_cards(character), *notes, *network_notes(entries)))
 
 
-class _Gatherer:
-    """Lets each tag through once, mended to the number of people, unless it is excluded or withheld."""
+def _name(part: Part, trigger: Tag, weight: float, character: Character) -> tuple[Tag | None, list[str]]:
+    """The trigger with its weight, typed names taken out for it; None where it stands in `previous` like that.
 
-    def __init__(self, people: int, excluded: frozenset[str], withheld: tuple[str, ...]) -> None:
-        self.people, self.excluded, self.withheld = people, excluded, withheld
-        self.seen: set[str] = set()
-        self.dropped: list[str] = []
+    Of several weights the last counts, in the order previous, widget, before, after; a name without one says none.
+    """
+    full = full_names(character) | {fold(trigger.text)}
+    names = {"previous": full, "before": full | name_keys(character), "after": full | name_keys(character)}
+    there = [found for found in part.tags() if not found[2].foreign and fold(found[2].text) in names[found[0].field]]
+    earlier = [tag.weights for entry, _, tag in there if entry.field == "previous"]
+    typed = [tag.weights for entry, _, tag in there if entry.field != "previous"]
+    given = [weights for weights in (*earlier, (weight,), *typed) if weights != (1.0,)]
+    given = [weights for weights, former in zip(given, (None, *given), strict=False) if weights != former]
+    final = given[-1] if given else (1.0,)
+    stays = bool(earlier) and earlier[-1] == final
+    for entry, at, _ in there:
+        if entry.field != "previous" or not stays:
+            entry.kept[at] = None
+    notes = [twice(trigger.text, given)] if len(given) > 1 else []
+    return None if stays else Tag(((trigger.text, final[0]),)), notes
 
-    def take(self, tags: list[Tag], limit: int | None = None) -> list[Tag]:
+
+@dataclass
+class _Taken:
+    """Lets a character's own tags through: what is in the part already, excluded or withheld is not said again."""
+
+    part: Part
+    seen: set[str]
+    excluded: frozenset[str]
+    withheld: tuple[str, ...]
+    people: int
+    everywhere: int
+
+    def take(self, texts: Iterable[str], limit: int) -> list[Tag]:
+        seen = self.seen | self.part.keys()
+        word = count_word(self.people, [tag for tags in self.part.said().values() for tag in tags])
         taken: list[Tag] = []
-        for tag in tags:
-            mended = _mend(tag, self.people)
-            if limit is not None and len(taken) >= limit:
+        for tag in map(plain, texts):
+            mended = None if tag.key == "solo" and self.everywhere > 1 else mend(tag, self.people, word)
+            if len(taken) >= limit:
                 break
-            if mended is None or mended.key in self.seen or {tag.key, mended.key} & self.excluded:
+            if mended is None or mended.key in seen or {tag.key, mended.key} & self.excluded:
                 continue
-            if holds_any(mended.text, self.withheld):
-                self.dropped.append(f"withheld: '{show(mended.text)}' left out")
-                continue
-            self.seen.add(mended.key)
-            taken.append(mended)
+            if not holds_any(mended.text, self.withheld):
+                seen.add(mended.key)
+                taken.append(mended)
+        self.seen = seen
         return taken
 
 
@@ -115,40 +144,7 @@ def _trigger(cast: Cast, character: Character, version: str) -> Tag:
 def _candidates(character: Character, tag_set: str) -> tuple[str, ...]:
     if tag_set == "top" or not character.identity:
         return character.tags
-    counts = (tag for tag in character.tags if tag_key(tag) in COUNTS or tag_key(tag) == SOLO)
-    return (*character.identity, *counts)
-
-
-def _people(character: Character, typed: dict[str, list[Tag]], casts: Iterable[Cast]) -> int:
-    """How many people the prompt speaks of: characters by name, or by what a typed count tag says."""
-    names = {
-        fold(name): known.name
-        for cast in casts
-        for known in cast.characters
-        for name in (known.name, f"{known.given} {known.family}")
-    }
-
-    def found(part: str) -> set[str]:
-        return {names[fold(tag.text)] for tag in typed[part] if fold(tag.text) in names}
-
-    def counted(part: str) -> int:
-        return max((COUNTS.get(tag.key, 0) for tag in typed[part]), default=0)
-
-    earlier = found("previous")
-    joins = 0 if character.name in earlier else 1
-    everyone = earlier | found("before") | found("after") | {character.name}
-    return max(len(everyone), counted("previous") + joins, counted("before"), counted("after"))
-
-
-def _mend(tag: Tag, people: int) -> Tag | None:
-    """The tag itself, the right count tag in a wrong one's place, or None for one that contradicts."""
-    if tag.key == SOLO:
-        return tag if people == 1 else None
-    if tag.key not in COUNTS:
-        return tag
-    if people == 1:
-        return tag if tag.key == "1girl" else None
-    return plain(count_tag(people))
+    return (*character.identity, *(tag for tag in character.tags if is_count(tag_key(tag))))
 
 
 def _few_cards(character: Character) -> tuple[str, ...]:

@@ -1,26 +1,27 @@
-"""ComfyUI's prompt syntax, taken apart into tags and put together again.
-
-`(a, b:1.2)` weighs a and b by 1.2, `(a)` by 1.1, nested brackets multiply, a weight that is written out
-replaces the outer one, and `\\(` is a bracket that is meant: as ComfyUI's own CLIP tokenizer reads them.
-"""
+"""A prompt taken apart into tags, each with its weight, and what two spellings of a tag have in common."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from .syntax import Unit, units
 
 _IMPLICIT = 1.1
 _WEIGHT = re.compile(r":\s*([+-]?\d*\.?\d+(?:e[+-]?\d+)?)\s*$", re.IGNORECASE)
-_TOKEN = re.compile(r"\\[()]|[(),\n\r]|[^\\(),\n\r]+|\\")
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One comma-separated piece of a prompt: runs of text, each with its weight."""
+    """One comma-separated piece of a prompt: runs of text, each with its weight.
+
+    `foreign` where it holds the syntax of other programs: it is no tag that could be compared with another.
+    """
 
     runs: tuple[tuple[str, float], ...]
+    foreign: bool = False
 
     @property
     def text(self) -> str:
@@ -31,8 +32,34 @@ class Tag:
         """What two spellings of one tag have in common."""
         return tag_key(self.text)
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(weight for _, weight in self.runs)
+
     def __str__(self) -> str:
         return "".join(text if weight == 1 else f"({text}:{weight:g})" for text, weight in self.runs)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What stands between two separators outside of all brackets.
+
+    Attributes:
+        text: as it was typed, blanks tidied where it holds nothing foreign.
+        tags: in it; a bracket may hold several.
+        before, after: what stands between this and its neighbours in the prompt, None at an end of it.
+        divides: whether a new part of the prompt begins behind it.
+    """
+
+    text: str
+    tags: tuple[Tag, ...]
+    before: str | None = None
+    after: str | None = None
+    divides: bool = False
+
+    @property
+    def foreign(self) -> bool:
+        return any(tag.foreign for tag in self.tags)
 
 
 def plain(text: str, weight: float = 1.0) -> Tag:
@@ -50,51 +77,92 @@ def tag_key(text: str) -> str:
 
 def split(prompt: str) -> list[Tag]:
     """The tags of a prompt as typed, in order. A bracket without its partner is taken literally."""
-    # A line break between a weight and its bracket belongs to neither.
-    tokens = _TOKEN.findall(re.sub(r"\s+\)", ")", prompt))
-    partner = _partners(tokens)
+    return [tag for piece in pieces(prompt) for tag in piece.tags]
+
+
+def pieces(prompt: str) -> list[Piece]:
+    """The pieces of a prompt as typed, in order; empty ones are left out."""
+    found: list[Piece] = []
+    gap = ""
+    for group, is_gap in _groups(units(prompt)):
+        raw = "".join(unit.text for unit in group)
+        tags = () if is_gap else _tags(group)
+        if not tags:
+            gap += raw if is_gap or raw.isspace() else ""
+            continue
+        gap += raw[: len(raw) - len(raw.lstrip())]
+        if found:
+            found[-1] = replace(found[-1], after=gap)
+        text = raw.strip() if any(tag.foreign for tag in tags) else _tidy(group)
+        found.append(Piece(text, tags, gap if found else None, None, group[0].kind == "divider"))
+        gap = raw[len(raw.rstrip()) :]
+    return found
+
+
+def _groups(found: list[Unit]) -> list[tuple[list[Unit], bool]]:
+    """Runs of units: each a piece, or (True) a separator outside of all brackets."""
+    groups: list[tuple[list[Unit], bool]] = [([], False)]
+    depth = 0
+    for unit in found:
+        depth += (unit.kind == "open") - (unit.kind == "close")
+        if depth == 0 and (unit.apart or unit.kind == "separator"):
+            groups += [([unit], unit.kind == "separator"), ([], False)]
+        else:
+            groups[-1][0].append(unit)
+    return [group for group in groups if group[0]]
+
+
+def _tidy(group: list[Unit]) -> str:
+    """The text of a piece of ours: one blank for several, a comma for any separator but a line's end."""
+    text = "".join(
+        unit.text if unit.kind != "separator" or unit.text == "," else " " if unit.text.isspace() else ", "
+        for unit in group
+    )
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _tags(group: list[Unit]) -> tuple[Tag, ...]:
     tags: list[Tag] = []
     runs: list[tuple[str, float]] = []
     weights = [1.0]
-    whole = len(prompt)
-    ends: list[tuple[int, int]] = []  # of the open groups: closing token, and where in the one before its weight is
-    for at, token in enumerate(tokens):
-        if token == "(" and at in partner:
-            close = partner[at]
-            explicit = _WEIGHT.search(tokens[close - 1])
-            value = float(explicit[1]) if explicit else math.inf
-            use = explicit is not None and math.isfinite(value) and close - 1 > at
-            weights.append(value if use else weights[-1] * _IMPLICIT)
-            ends.append((close, explicit.start() if use else whole))
-        elif ends and at == ends[-1][0]:
-            ends.pop()
+    foreign = False
+    cuts: dict[int, int] = {}  # unit → where the weight of its bracket begins in it
+    for at, unit in enumerate(group):
+        if unit.kind == "open":
+            last, explicit = _explicit_weight(group, at, at + unit.partner)
+            weights.append(explicit[0] if explicit else weights[-1] * _IMPLICIT)
+            if explicit:
+                cuts[last] = explicit[1]
+        elif unit.kind == "close":
             weights.pop()
-        elif token in ",\n\r":
-            _finish(runs, tags)
+        elif unit.kind == "separator" or unit.apart:
+            _finish(runs, tags, foreign)
+            foreign = False
+            if unit.apart:
+                tags.append(Tag(((unit.text, 1.0),), foreign=True))
         else:
-            text = f"\\{token}" if token in "()" else token
-            cut = ends[-1][1] if ends and at == ends[-1][0] - 1 else len(text)
-            runs.append((text[:cut], weights[-1]))
-    _finish(runs, tags)
-    return tags
+            foreign = foreign or unit.foreign
+            text = unit.text if unit.foreign else re.sub(r"\s+", " ", unit.text[: cuts.get(at, len(unit.text))])
+            runs.append((text, weights[-1]))
+    _finish(runs, tags, foreign)
+    return tuple(tags)
 
 
-def _partners(tokens: list[str]) -> dict[int, int]:
-    """Opening bracket → closing bracket, by position; unmatched ones are left out."""
-    partner, opened = {}, []
-    for at, token in enumerate(tokens):
-        if token == "(":
-            opened.append(at)
-        elif token == ")" and opened:
-            partner[opened.pop()] = at
-    return partner
+def _explicit_weight(group: list[Unit], start: int, end: int) -> tuple[int, tuple[float, int] | None]:
+    """The unit before a closing bracket, and the weight that it ends with, if any, and where in its text."""
+    last = end - 1
+    while last > start and group[last].text.isspace():  # a line's end between a weight and its bracket is neither's
+        last -= 1
+    found = _WEIGHT.search(group[last].text) if group[last].kind == "text" else None
+    if found is None or not math.isfinite(float(found[1])):
+        return last, None
+    return last, (float(found[1]), found.start())
 
 
-def _finish(runs: list[tuple[str, float]], tags: list[Tag]) -> None:
+def _finish(runs: list[tuple[str, float]], tags: list[Tag], foreign: bool) -> None:
     """Turn the runs gathered so far into a tag, neighbours of one weight joined, blanks tidied."""
     joined: list[tuple[str, float]] = []
     for text, weight in runs:
-        text = re.sub(r"\s+", " ", text)
         if joined and joined[-1][1] == weight:
             joined[-1] = (joined[-1][0] + text, weight)
         elif text:
@@ -107,4 +175,4 @@ def _finish(runs: list[tuple[str, float]], tags: list[Tag]) -> None:
     if joined:
         joined[0] = (joined[0][0].lstrip(), joined[0][1])
         joined[-1] = (joined[-1][0].rstrip(), joined[-1][1])
-        tags.append(Tag(tuple(joined)))
+        tags.append(Tag(tuple(joined), foreign))

@@ -17,4 +17,5 @@ def trigger_of(character: Character, version: ModelVersion | None) -> str:
     """
     if version is None:
         return character.name
-    return _FIELD.sub(lambda field: getattr(character, field[1]), version.trigger)
+    text = _FIELD.sub(lambda field: getattr(character, field[1]), version.trigger)
+    return " ".join(text.split())  # a name of one word has no family

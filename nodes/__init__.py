@@ -2,10 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..patcher.messages import see_prompts
 from .apply import ApplyLoha
 from .hook import LohaHookNode
 from .load import LoadLoha
-from .prompt import CharacterPrompt
+from .prompt import CharacterPrompt, on_prompt
 from .save import SaveLoha
 from .scene import Scene
 from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
@@ -13,6 +14,7 @@ from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
             SaveLoha, Scene,

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import folder_paths
 
-from ..characters import DEFAULT_CAST, Cast, Casts, load_casts, trigger_of
+from ..characters import Cast, Casts, load_casts, trigger_of
 from ..characters.from_file import FileNames, names_in_file
 from ..loha import Loha
 
 
 def version_lines(loha: Loha) -> list[str]:
     """`version:` and, where it is known, `trigger:` with an example."""
-    cast = load_casts(Path(folder_paths.get_user_directory())).get(DEFAULT_CAST)
-    known = cast.recognise(loha.source.sha256) if loha.source else None
-    if known is None:
-        return ["version: not recognised"]
-    name, checkpoint = known
-    version = cast.models[name]
-    example = cast.members(name)[0]
-    return [f"version: {name} ({checkpoint})",
-            f"trigger: {version.trigger}, such as {trigger_of(example, version)}"]
+    if loha.source:
+        for cast in load_casts(Path(folder_paths.get_user_directory())).by_name.values():
+            known = cast.recognise(loha.source.sha256)
+            if known is not None:
+                version = cast.models[known[0]]
+                members = [one for one in cast.characters if one.name not in version.without]
+                example = f", such as {trigger_of(members[0], version)}" if members else ""
+                return [f"version: {version.name} ({known[1]})", f"trigger: {version.trigger}{example}"]
+    return ["version: not recognised"]
 
 
 def names_of(loha: Loha | None, casts: Casts, chosen: Cast, version: str) -> FileNames:

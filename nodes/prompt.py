@@ -9,15 +9,17 @@ import folder_paths
 from comfy_api.latest import io
 
 from .. import characters
-from ..characters import DEFAULT_CAST, Cast, CastError, Casts, Character, UnknownCharacter
+from ..characters import DEFAULT_CAST, CastError, Casts
 from ..loha import Loha
-from ..patcher.comfyui import schema
+from ..patcher.comfyui import checks_choices, schema, with_extra
+from ..text import show
 from .load import LohaType
 from .model_version import names_of
 
 _log = logging.getLogger("shinymas-loha")
-VERSIONS = ("v2.1", "v2.0", "v1.0")
 _SELECTED, _RANDOM = "selected", "random"
+# The one input of each node that its mistakes are told at.
+_CHOSEN = {"ShinyMasCharacterPrompt": "character", "ShinyMasScene": "people"}
 
 
 class CharacterPrompt(io.ComfyNode):
@@ -34,8 +36,9 @@ class CharacterPrompt(io.ComfyNode):
             inputs=[
                 io.Combo.Input("character", options=list(casts.character_names()),
                                tooltip="Who to draw. Family name first; casts of your own follow the embedded one."),
-                io.Combo.Input("model_version", options=list(VERSIONS),
-                               tooltip="The model file in use. v2.x wants 'Kazano Hiori', v1.0 wants 'Hiori Kazano'."),
+                io.Combo.Input("model_version", options=list(casts.versions()),
+                               tooltip="The model file in use. v2.x wants 'Kazano Hiori', v1.0 wants 'Hiori Kazano'. "
+                                       "Versions of casts of your own follow."),
                 io.Combo.Input("tag_set", options=list(characters.TAG_SETS),
                                tooltip="identity: hair, eyes and what else makes her look like herself. "
                                        "top: the model page's most frequent tags, in its order."),
@@ -56,9 +59,11 @@ class CharacterPrompt(io.ComfyNode):
                              tooltip="Chooses the character when pick is random; without effect otherwise."),
                 io.String.Input("previous", optional=True, force_input=True,
                                 tooltip="The positive prompt of another character, to draw both in one picture."),
-                io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
-                               tooltip="The cast that the character is from. Your own casts are the .yaml files in "
-                                       "the folder 'shinymas' of ComfyUI's user directory."),
+                with_extra(
+                    io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
+                                   tooltip="The cast that the character is from. Your own casts are the .yaml files in "
+                                           "the folder 'shinymas' of ComfyUI's user directory."),
+                    shinymas_problems=list(casts.problems)),
                 LohaType.Input("loha", optional=True,
                                tooltip="The LoHa in use: what it says of its names counts before model_version."),
             ],
@@ -77,23 +82,19 @@ class CharacterPrompt(io.ComfyNode):
         return characters.cast_stamps(_user_directory())
 
     @classmethod
-    def validate_inputs(cls, character: str | None = None, model_version: str | None = None,
-                        pick: str | None = None, cast: str | None = DEFAULT_CAST,
-                        loha: object = False) -> bool | str:
-        """Before anything runs; a value that comes over a link is None here and is checked at the run."""
-        if model_version is not None and model_version not in VERSIONS:
-            return f"model_version must be one of {', '.join(VERSIONS)}"
-        if pick not in (_SELECTED, _RANDOM, None):
-            return f"pick must be {_SELECTED} or {_RANDOM}"
-        if cast is None:
+    def validate_inputs(cls, character: str | None = None) -> bool | str:
+        """Before anything runs. It asks for one input, a `Choice`: ComfyUI repeats what is said here for each."""
+        if not isinstance(character, Choice):
             return True
+        casts, beside = load_casts(), character.beside
+        if unlisted := unlisted_choice(casts, beside):
+            return True if checks_choices() else unlisted
         try:
-            casts = load_casts()
-            chosen = casts.get(cast)
-            if pick == _SELECTED and character is not None:
-                found = _find(casts, chosen, character)
-                if model_version is not None and loha is not None:  # None: connected, and the file's to say
-                    characters.build(chosen, found, version=model_version)
+            if beside.get("pick") == _SELECTED and isinstance(beside["cast"], str):
+                found = casts.find(beside["cast"], character)
+                # Whom a version knows is the file's to say where one is connected.
+                if isinstance(beside.get("model_version"), str) and "loha" not in beside:
+                    characters.build(found.cast, found.character, version=beside["model_version"])
         except CastError as error:
             return str(error)
         return True
@@ -103,20 +104,68 @@ class CharacterPrompt(io.ComfyNode):
                 before: str, after: str, exclude: str, pick: str, seed: int,
                 previous: str = "", cast: str = DEFAULT_CAST, loha: Loha | None = None) -> io.NodeOutput:
         casts = load_casts()
-        chosen = casts.get(cast)
-        names = names_of(loha, casts, chosen, model_version)
+        names = names_of(loha, casts, casts.get(cast), model_version)
         if pick == _RANDOM:
+            chosen, notes = casts.get(cast), ()
             who = characters.pick(chosen.members(names.version), seed)
         else:
-            who = _find(casts, chosen, character)
+            found = casts.find(cast, character)
+            chosen, who, notes = found.cast, found.character, found.notes
         prompt = characters.build(
             names.cast_for(chosen, who), who, version=names.version, tag_set=tag_set, max_tags=max_tags, weight=weight,
             before=before, after=after, exclude=exclude, previous=previous or "", others=casts.by_name.values(),
         )
         for problem in casts.problems:
             _log.warning("%s", problem)
-        text = "\n".join((prompt.positive, *names.notes, *prompt.notes, *casts.problems))
-        return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui={"text": [text]})
+        # Apart from the text, which people copy.
+        said = {"text": [prompt.positive], "notes": [*names.notes, *notes, *prompt.notes],
+                "problems": list(casts.problems)}
+        return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui=said)
+
+
+class Choice(str):
+    """A character, or the people of a scene, as a person chose it.
+
+    Attributes:
+        beside: all inputs of the same node; a list where a link decides.
+    """
+
+    beside: dict
+
+    @classmethod
+    def of(cls, inputs: dict, name: str) -> Choice:
+        choice = cls(inputs[name])
+        choice.beside = {"cast": DEFAULT_CAST} | inputs
+        return choice
+
+    def __str__(self) -> Choice:
+        """Itself: ComfyUI makes text of each text before it asks what is wrong with it."""
+        return self
+
+    def __reduce_ex__(self, _protocol: int) -> tuple[type[str], tuple[str]]:
+        """ComfyUI copies what it runs: a copy is the text alone."""
+        return str, (self[:],)
+
+
+def on_prompt(sent: dict) -> dict:
+    """A prompt as it comes to the server, before ComfyUI judges it.
+
+    A seed that chooses nobody becomes 0, or each new one would make every later node run again: what a node is
+    remembered by holds all its inputs. Each character, or people of a scene, becomes a `Choice`.
+    """
+    prompt = sent.get("prompt")
+    for node in prompt.values() if isinstance(prompt, dict) else ():
+        chosen = _CHOSEN.get(node.get("class_type")) if isinstance(node, dict) else None
+        if chosen is None:
+            continue
+        inputs = node.get("inputs")
+        if not isinstance(inputs, dict):
+            continue
+        if inputs.get("pick") == _SELECTED and isinstance(inputs.get("seed"), int):
+            inputs["seed"] = 0
+        if isinstance(inputs.get(chosen), str):
+            inputs[chosen] = Choice.of(inputs, chosen)
+    return sent
 
 
 def load_casts() -> Casts:
@@ -128,14 +177,13 @@ def _user_directory() -> Path:
     return Path(folder_paths.get_user_directory())
 
 
-def _find(casts: Casts, chosen: Cast, name: str) -> Character:
-    """The character in the chosen cast; the error says which cast to choose where she is in another."""
-    try:
-        return chosen.find(name)
-    except UnknownCharacter as unknown:
-        for other in casts.by_name.values():
-            if any(known.name == name for known in other.characters):
-                raise UnknownCharacter(
-                    f"{name} is not in the cast '{chosen.name}' but in '{other.name}': set cast to '{other.name}'"
-                ) from unknown
-        raise
+def unlisted_choice(casts: Casts, inputs: dict) -> str | None:
+    """What to say of a choice that is not in its list, None where all are."""
+    lists = {"cast": casts.by_name, "model_version": casts.versions(), "tag_set": characters.TAG_SETS,
+             "pick": (_SELECTED, _RANDOM)}
+    for name, known in lists.items():
+        value = inputs.get(name)
+        if isinstance(value, str) and value not in known:
+            why = "".join(f"; {problem}" for problem in casts.problems) if name == "cast" else ""
+            return f"{name}: '{show(value)}' is not one of {', '.join(map(show, known))}{why}"
+    return None

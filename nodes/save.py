@@ -9,12 +9,11 @@ import folder_paths
 import yaml
 from comfy_api.latest import io
 
-from ..characters import catalogue
+from ..characters import CastError, catalogue
 from ..loha import FileError, Loha, files
 from ..loha.files.atomic import write_whole
 from ..loha.precision import DTYPES
 from ..patcher.comfyui import schema
-from ..text import show
 from .load import LohaType
 
 _CAST_KEY = "shinymas_cast"
@@ -38,7 +37,8 @@ class SaveLoha(io.ComfyNode):
                                tooltip="fp16 is what other tools write; fp32 keeps every digit of training."),
                 io.Boolean.Input("write_cast", default=False, optional=True, tooltip=(
                     "Also write the characters it was trained on, with their tags, as a cast for the Character "
-                    "Prompt: NAME.yaml in the folder 'shinymas' of ComfyUI's user directory.")),
+                    "Prompt: NAME.yaml in the folder 'shinymas' of ComfyUI's user directory. A character is a folder "
+                    "N_name of the pictures, or the first tag of the captions where keep_tokens is on.")),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
@@ -55,16 +55,18 @@ class SaveLoha(io.ComfyNode):
     @classmethod
     def execute(cls, loha: Loha, name: str, precision: str, write_cast: bool = False) -> io.NodeOutput:
         path = files.resolve_name(_folder(), name)
-        cast = _write_cast(loha, Path(folder_paths.get_user_directory()), path.stem) if write_cast else None
-        try:
-            written = files.save(loha, path, DTYPES[precision])
-        except BaseException:
-            if cast is not None:  # both or none
-                cast.unlink(missing_ok=True)
-            raise
-        lines = [f"cast: {cast}"] if cast is not None else []
-        text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *lines])
+        written = files.save(loha, path, DTYPES[precision])
+        # Last: whatever is wrong with the cast, the LoHa is on the disk.
+        cast = [_cast_line(loha, Path(folder_paths.get_user_directory()), path.stem)] if write_cast else []
+        text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *cast])
         return io.NodeOutput(written.path, ui={"text": [text]})
+
+
+def _cast_line(loha: Loha, user_directory: Path, name: str) -> str:
+    try:
+        return f"cast: {_write_cast(loha, user_directory, name)}"
+    except (FileError, CastError) as error:
+        return f"cast: not written: {error}"
 
 
 def _write_cast(loha: Loha, user_directory: Path, name: str) -> Path:
@@ -74,15 +76,19 @@ def _write_cast(loha: Loha, user_directory: Path, name: str) -> Path:
         FileError: the LoHa carries no cast, or the file exists or cannot be written.
         CastError: the cast would not be read back.
     """
+    if _CAST_KEY not in loha.metadata:
+        raise FileError("this LoHa carries no cast; only files trained by Train LoHa do")
     try:
         characters = json.loads(loha.metadata[_CAST_KEY])["characters"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise FileError("write_cast is on, and this LoHa carries no cast: only files trained by Train LoHa do. "
-                        "Turn it off.") from error
+        text = yaml.safe_dump({"version": 1, "characters": characters}, allow_unicode=True, sort_keys=False)
+        data = text.encode("utf-8")
+    except (KeyError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise FileError(f"{_CAST_KEY} in the LoHa's metadata is not what Train LoHa writes") from error
+    if not characters:
+        raise FileError("its pictures name nobody. A character is a folder called N_name, such as 10_Kazano Hiori, or "
+                        "the first tag of each caption where keep_tokens is 1 or more")
     path = user_directory / "shinymas" / f"{name}.yaml"
-    text = yaml.safe_dump({"version": 1, "characters": characters}, allow_unicode=True, sort_keys=False)
-    data = text.encode("utf-8")
-    catalogue.parse(data, show(path.name), path.stem)
+    catalogue.parse(data, path.name, path.stem)
     write_whole(path, [data], overwrite=False)
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
@@ -12,14 +13,14 @@ import torch
 from comfy_api.latest import io
 
 from .. import characters
-from ..characters import DEFAULT_CAST, Cast, Casts, Character, PromptError, UnknownCharacter, scene
+from ..characters import DEFAULT_CAST, CastError, Casts, Found, PromptError, scene
 from ..characters.from_file import FileNames
 from ..loha import Loha
-from ..patcher.comfyui import schema
+from ..patcher.comfyui import checks_choices, schema
 from ..patcher.regional_prompts import METHODS, encode, latent_size, regional
 from .load import LohaType
 from .model_version import names_of
-from .prompt import VERSIONS, load_casts
+from .prompt import Choice, load_casts, unlisted_choice
 
 _log = logging.getLogger("shinymas-loha")
 _PEOPLE = "Kazano Hiori | left\nSakuragi Mano | right"
@@ -50,7 +51,7 @@ class Scene(io.ComfyNode):
                                 tooltip="For the whole picture: quality, place, light. The number of people is added."),
                 io.String.Input("negative", default=characters.NEGATIVE, multiline=True, dynamic_prompts=True,
                                 tooltip="What must not be in the picture."),
-                io.Combo.Input("model_version", options=list(VERSIONS),
+                io.Combo.Input("model_version", options=list(casts.versions()),
                                tooltip="The model file in use. v2.x wants 'Kazano Hiori', v1.0 wants 'Hiori Kazano'."),
                 io.Combo.Input("tag_set", options=list(characters.TAG_SETS),
                                tooltip="identity: hair, eyes and what else makes her look like herself. "
@@ -87,23 +88,22 @@ class Scene(io.ComfyNode):
         return characters.cast_stamps(Path(folder_paths.get_user_directory()))
 
     @classmethod
-    def validate_inputs(cls, people: str | None = None, shared: str | None = None, model_version: str | None = None,
-                        cast: str | None = DEFAULT_CAST, loha: object = False) -> bool:
-        """Before anything runs; what comes over a link is None here and is checked at the run.
-
-        Raises:
-            CastError: raised, not returned: ComfyUI would repeat a returned text for each of these inputs.
-        """
-        if model_version not in (*VERSIONS, None):
-            raise PromptError(f"model_version must be one of {', '.join(VERSIONS)}")
-        if cast is None:
+    def validate_inputs(cls, people: str | None = None) -> bool | str:
+        """Before anything runs. It asks for one input, a `Choice`: ComfyUI repeats what is said here for each."""
+        if not isinstance(people, Choice):
             return True
-        casts = load_casts()
-        chosen = casts.get(cast)
-        if people is not None:
-            # Whom a version knows is the file's to say where one is connected.
-            version = "" if loha is None or model_version is None else model_version
-            scene.plan(people, shared or "", _finder(casts, chosen, FileNames(version)), version=version)
+        casts, beside = load_casts(), people.beside
+        if unlisted := unlisted_choice(casts, beside):
+            return True if checks_choices() else unlisted
+        try:
+            if isinstance(beside["cast"], str):
+                shared, version = beside.get("shared"), beside.get("model_version")
+                # Whom a version knows is the file's to say where one is connected.
+                version = version if isinstance(version, str) and "loha" not in beside else ""
+                scene.plan(people, shared if isinstance(shared, str) else "",
+                           _finder(casts, beside["cast"], FileNames(version)), version=version)
+        except CastError as error:
+            return str(error)
         return True
 
     @classmethod
@@ -117,7 +117,7 @@ class Scene(io.ComfyNode):
             width, height = latent_size(model, latent)
         casts = load_casts()
         names = names_of(loha, casts, casts.get(cast), model_version)
-        planned = scene.plan(people, shared, _finder(casts, casts.get(cast), names), version=names.version,
+        planned = scene.plan(people, shared, _finder(casts, cast, names), version=names.version,
                              tag_set=tag_set)
         scale = _LATENT_SCALE if method == METHODS[0] else 1
         masks = scene.region_masks(planned.boxes, math.ceil(width / scale), math.ceil(height / scale), feather)
@@ -125,28 +125,19 @@ class Scene(io.ComfyNode):
         model, positive = regional(model, clip, [region.text for region in regions], masks, method)
         text = _shown(regions)
         layout = torch.from_numpy(scene.draw(planned.people, width, height, feather)).float() / 255
-        notes = (*names.notes, *planned.notes, *casts.problems)
         for problem in casts.problems:
             _log.warning("%s", problem)
-        return io.NodeOutput(model, positive, encode(clip, negative), text, layout[None],
-                             ui={"text": ["\n".join((text, *notes))]})
+        # Apart from the text, which people copy.
+        said = {"text": [text], "notes": [*names.notes, *planned.notes], "problems": list(casts.problems)}
+        return io.NodeOutput(model, positive, encode(clip, negative), text, layout[None], ui=said)
 
 
-def _finder(casts: Casts, chosen: Cast, names: FileNames) -> Callable[[str], tuple[Cast, Character]]:
+def _finder(casts: Casts, cast: str, names: FileNames) -> Callable[[str], Found]:
     """Looks a name up in the chosen cast, then in the others: with it comes the cast that her prompt is built by."""
 
-    def find(name: str) -> tuple[Cast, Character]:
-        try:
-            who = chosen.find(name)
-            return names.cast_for(chosen, who), who
-        except UnknownCharacter:
-            for other in casts.by_name.values():
-                try:
-                    who = other.find(name)
-                    return names.cast_for(other, who), who
-                except UnknownCharacter:
-                    continue
-            raise
+    def find(name: str) -> Found:
+        found = casts.find(cast, name)
+        return replace(found, cast=names.cast_for(found.cast, found.character))
 
     return find
 

@@ -8,8 +8,10 @@ ComfyUI's own `reload`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import comfy.lora
@@ -52,6 +54,20 @@ def folded(item: io.Input) -> io.Input:
     """The same input, folded away until somebody asks for it; `advanced` is an argument of newer cores only."""
     item.extra_dict["advanced"] = True
     return item
+
+
+def with_extra(item: io.Input, **extra: Any) -> io.Input:
+    """The same input, with more for the pack's own script in the browser to read."""
+    item.extra_dict.update(extra)
+    return item
+
+
+@lru_cache(maxsize=1)
+def checks_choices() -> bool:
+    """Whether ComfyUI refuses a choice that is not in its list for nodes of this kind too: 0.3.75 does not."""
+    import execution
+
+    return "io.Combo" in inspect.getsource(execution.validate_inputs)
 
 
 def merge_dtype(device: torch.device) -> torch.dtype:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
 from ...text import show
-from ..catalogue import Cast, Character
-from ..counts import COUNTS, SOLO, count_tag
+from ..catalogue import Character
 from ..errors import CastError, PromptError
+from ..overlay import Found
+from ..parts import Entry, join, network_notes, typed_entries
+from ..people import count, count_word, is_count
 from ..prompt import build
-from ..tags import Tag, plain, split
+from ..tags import Tag
 from ..withheld import holds_any
 from .boxes import Box
 from .lines import Line, read_lines
@@ -45,7 +47,7 @@ class Scene:
         return (*self.people, self.rest)[:count]
 
 
-def plan(people: str, shared: str, find: Callable[[str], tuple[Cast, Character]], *, version: str = "v2.1",
+def plan(people: str, shared: str, find: Callable[[str], Found], *, version: str = "v2.1",
          tag_set: str = "identity") -> Scene:
     """The scene of these lines (`name | box | tags | weight`).
 
@@ -61,16 +63,20 @@ def plan(people: str, shared: str, find: Callable[[str], tuple[Cast, Character]]
     """
     lines = read_lines(people)
     found = [_at(line, find, line.name) for line in lines]
-    _check_twice(lines, [who for _, who in found])
-    common, withheld = _shared(shared, len(lines), [cast for cast, _ in found])
-    notes, regions = [*withheld, *_overlaps(lines, [who for _, who in found])], []
-    for line, (cast, who) in zip(lines, found, strict=True):
-        built = _at(line, build, cast, who, version=version, tag_set=tag_set, weight=line.weight, after=line.tags,
-                    exclude=SOLO)
-        own = [tag for tag in split(built.positive) if not _counts(tag)]
-        notes += built.notes
-        regions.append(Region(_join(common, [plain(count_tag(1)), *own]), who, line.box))
-    return Scene(tuple(regions), Region(_join(common)), tuple(dict.fromkeys(notes)))
+    _check_twice(lines, [one.character for one in found])
+    withheld = {tag for one in found for tag in one.cast.withheld}
+    common = typed_entries((("shared", shared),))
+    number, notes = _settle(common, len(lines), withheld)
+    notes += _overlaps(lines, [one.character for one in found])
+    said, regions = {tag.key for entry in common for tag in entry.kept if tag and not tag.foreign}, []
+    for line, one in zip(lines, found, strict=True):
+        built = _at(line, build, one.cast, one.character, version=version, tag_set=tag_set, weight=line.weight,
+                    after=line.tags, exclude="solo")
+        own = typed_entries((("own", built.positive),))
+        _leave_out(own, lambda tag: is_count(tag.key) or tag.key in said)
+        notes += (*one.notes, *built.notes)
+        regions.append(Region(_text(common, number, "1girl", own), one.character, line.box))
+    return Scene(tuple(regions), Region(_text(common, number)), tuple(dict.fromkeys(notes)))
 
 
 def _at(line: Line, call: Callable, *args, **kwargs):
@@ -90,27 +96,26 @@ def _check_twice(lines: Iterable[Line], found: list[Character]) -> None:
         first[who.name] = line.number
 
 
-def _shared(text: str, people: int, casts: list[Cast]) -> tuple[list[Tag], list[str]]:
-    """The shared tags with the right count behind them, and a note on what was taken out."""
-    tags = split(text)
-    people = max([people, *(COUNTS.get(tag.key, 0) for tag in tags)])
-    kept, notes = [], []
-    for tag in tags:
-        if any(holds_any(tag.text, cast.withheld) for cast in casts):
-            notes.append(f"withheld: '{show(tag.text)}' left out")
-        elif not _counts(tag):
-            kept.append(tag)
-    return [*kept, *([plain(count_tag(people))] if people > 1 else [])], notes
+def _settle(common: list[Entry], people: int, withheld: Iterable[str]) -> tuple[str, list[str]]:
+    """Take count tags and what is withheld out of the shared text; the right count, and notes."""
+    tags = [tag for entry in common for tag in entry.kept if not tag.foreign]
+    people = max(people, count({"shared": tags}, {}, None))
+    notes = [f"withheld: '{show(tag.text)}' left out" for tag in tags if holds_any(tag.text, withheld)]
+    number = count_word(people, tags) if people > 1 else ""
+    _leave_out(common, lambda tag: is_count(tag.key) or holds_any(tag.text, withheld))
+    return number, [*notes, *network_notes(common)]
 
 
-def _counts(tag: Tag) -> bool:
-    return tag.key in COUNTS or tag.key == SOLO
+def _leave_out(entries: Iterable[Entry], unwanted: Callable[[Tag], bool]) -> None:
+    """Take tags out of typed text; what is not ours passes to the letter."""
+    for entry in entries:
+        entry.kept = [None if tag and not tag.foreign and unwanted(tag) else tag for tag in entry.kept]
 
 
-def _join(common: Sequence[Tag], own: Sequence[Tag] = ()) -> str:
-    """Prompt text; what is shared already is not said again."""
-    shared = {tag.key for tag in common}
-    return ", ".join(str(tag) for tag in (*common, *(tag for tag in own if tag.key not in shared)))
+def _text(common: list[Entry], *more: str | list[Entry]) -> str:
+    """Prompt text: the shared part, and what follows it."""
+    pieces = (one if isinstance(one, str) else join(one) for one in (common, *more))
+    return ", ".join(piece for piece in pieces if piece)
 
 
 def _overlaps(lines: Iterable[Line], found: list[Character]) -> list[str]:

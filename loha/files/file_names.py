@@ -49,7 +49,9 @@ def _flaw(part: str) -> str | None:
         return f"it holds {found[0]}, which Windows does not allow"
     if stem.upper() in _DEVICES:
         return f"{stem} is a device on Windows"
-    if part != part.strip() or part.endswith("."):
+    # Without the suffix too: `x .safetensors` is a file, but its name without it, a run's folder, is none on Windows.
+    bare = part[: -len(SUFFIX)] if part.lower().endswith(SUFFIX) else part
+    if part != part.strip() or any(one != one.rstrip() or one.endswith(".") for one in (part, bare)):
         return "a part of it begins or ends with a space or ends with a dot"
     if len(os.fsencode(part)) > _MAX_PART:
         return f"it is longer than {_MAX_PART} bytes"

@@ -24,5 +24,5 @@ def front_end(request, tmp_path_factory):
     add_samples(base, "tests")
     options = ("--front-end-root", str(NEWEST)) if request.param == "newest" else ()
     with ComfyUIServer(COMFYUI, base, python=PYTHON, options=options) as server, canvas(server) as page:
-        page.name = request.param
+        page.name, page.user = request.param, base / "user"
         yield page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -361,20 +360,3 @@ def test_a_text_encoder_of_another_model_is_refused(pack, small_model):
     check_width(model, pack.encode(clip, "a dog"))
     with pytest.raises(SettingsError, match="clip writes texts 1024 wide and model reads 768"):
         check_width(model, prompt)
-
-
-def test_queue_time_refusals(pack):
-    validate = pack.scene.Scene.validate_inputs
-    assert validate("Hiori\nMano", "", "v2.1", "shinymas") is True
-    assert validate(None, None, None, None) is True
-    assert validate("Ikaruga Luca", "", "v1.0", "shinymas", None) is True  # the connected file decides
-    for wrong, message in (
-        (("Hiori | smile", "", "v2.1", "shinymas"), "line 1: 'smile' is no box"),
-        (("", "", "v2.1", "shinymas"), "nobody is in the scene"),
-        (("Ikaruga Luca", "", "v1.0", "shinymas"), "line 1: v1.0 does not know Ikaruga Luca"),
-        (("Hiori", "", "v2.1", "gone"), "there is no cast 'gone'"),
-        (("Hiori", "", "v9", "shinymas"), "model_version must be one of v2.1"),
-    ):
-        with pytest.raises(Exception, match=message):
-            validate(*wrong)
-    assert asyncio.iscoroutinefunction(validate) is False

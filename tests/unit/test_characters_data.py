@@ -58,7 +58,10 @@ def test_identity_says_what_she_looks_like_without_contradiction(character):
         ("Kazano Hiori", "Kazano Hiori"), ("hiori  kazano", "Kazano Hiori"), ("KAZANO_HIORI", "Kazano Hiori"),
         ("風野灯織", "Kazano Hiori"), ("かざの ひおり", "Kazano Hiori"), ("Oosaki Amana", "Osaki Amana"),
         ("tenka oosaki", "Osaki Tenka"), ("Saijō Juri", "Saijo Juri"), ("ＬＵＣＡ", "Ikaruga Luca"),
-        ("Asakura Tooru", "Asakura Toru"), ("八宮めぐる", "Hachimiya Meguru"), ("とおる", None), ("Osaki", None),
+        ("Asakura Tooru", "Asakura Toru"), ("八宮めぐる", "Hachimiya Meguru"), ("とおる", "Asakura Toru"),
+        ("カザノ ヒオリ", "Kazano Hiori"), ("ﾋｵﾘ", "Kazano Hiori"), ("めぐる", "Hachimiya Meguru"),
+        ("ヒオリ・カザノ", "Kazano Hiori"), ("noctchill", "Asakura Toru"), ("l’antica", "Tsukioka Kogane"),
+        ("STRAYLIGHT", "Serizawa Asahi"), ("Osaki", None), ("", None), ("・", None),
     ],
 )  # fmt: skip
 def test_found_by_any_of_her_names(text, name):

@@ -106,3 +106,59 @@ def test_a_version_that_knows_nobody_is_said(user):
     assert len(cast.members("v2.0")) == 1
     with pytest.raises(CastError, match="v2.1 knows nobody of the cast 'mine'"):
         cast.members("v2.1")
+
+
+@pytest.mark.parametrize("text", ["Yamada Hanako", "hanako yamada", "ハナコ", "はなこ", "Green"])
+def test_a_character_of_another_cast_brings_it_along(user, text):
+    folder, write = user
+    write("mine.yaml", HANAKO + "    kana: やまだ はなこ\n    unit: Green\n")
+    found = load_casts(folder).find("shinymas", text)
+    assert (found.cast.name, found.character.name) == ("mine", "Yamada Hanako")
+    assert found.notes == ("cast: Yamada Hanako is from the cast 'mine', which is used",)
+    assert load_casts(folder).find("mine", text).notes == ()
+    with pytest.raises(CastError, match="'Nobody' is not in the cast 'mine'"):
+        load_casts(folder).find("mine", "Nobody")
+
+
+def test_a_given_name_of_two_is_of_the_first_and_said(user):
+    folder, write = user
+    sato = "  - {name: Sato Hanako, kana: さとう はなこ, tags: [1girl]}\n"
+    write("mine.yaml", HANAKO + "    kana: やまだ はなこ\n" + sato)
+    found = load_casts(folder).find("mine", "ハナコ")
+    assert found.character.name == "Yamada Hanako"
+    assert found.notes == (
+        "character: 'ハナコ' is Yamada Hanako, Sato Hanako; the first of them stands in the prompt",)
+
+
+def test_versions_of_casts_are_offered_after_the_embedded_ones(user):
+    folder, write = user
+    write("mine.yaml", HANAKO + "models:\n  mine-v1: {trigger: '{name}'}\n  v2.1: {trigger: '{name}'}\n")
+    assert load_casts(folder).versions() == ("v2.1", "v2.0", "v1.0", "mine-v1")
+
+
+@pytest.mark.parametrize("name", ["Hanako", "Yamada Hanako", "Yamada no Hanako"])
+@pytest.mark.parametrize("trigger", ["{name}", "{family} {given}", "hnk {name} style"])
+def test_any_trigger_counts_and_is_weighed_like_a_name(user, trigger, name):
+    folder, write = user
+    character = HANAKO.replace("Yamada Hanako", name)
+    write("mine.yaml", character + f"models:\n  mine-v1: {{trigger: '{trigger}'}}\n")
+    casts = load_casts(folder)
+    cast, mano = casts.get("mine"), casts.find("shinymas", "Mano").character
+    said = trigger.replace("{name}", name).replace("{family} {given}", name)
+
+    def write_her(**settings):
+        return build(cast, cast.characters[0], version="mine-v1", max_tags=0, **settings).positive
+
+    assert write_her() == said
+    assert write_her(after=f"({said}:1.2)") == f"({said}:1.2)"
+    both = build(casts.get("shinymas"), mano, previous=said, max_tags=0, others=casts.by_name.values()).positive
+    assert both == f"{said}, 2girls, Sakuragi Mano"
+
+
+def test_two_files_of_one_name_are_told(user):
+    folder, write = user
+    write("mine.yaml", HANAKO)
+    write("mine.yml", HANAKO.replace("Hanako", "Haruko"))
+    casts = load_casts(folder)
+    assert casts.get("mine").characters[0].name == "Yamada Hanako"
+    assert casts.problems == ("cast file left out: mine.yml: mine.yaml is the cast 'mine' already; rename one",)

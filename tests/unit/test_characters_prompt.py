@@ -50,7 +50,7 @@ def test_the_weight_stands_at_the_name(weight, name):
 
 def test_a_typed_weight_wins_over_the_lists_plain_tag():
     assert positive("Asahi", after="(Blue_Eyes:1.3), (grey hair)") == (
-        "Serizawa Asahi, short hair, 1girl, solo, (Blue_Eyes:1.3), (grey hair:1.1)"
+        "Serizawa Asahi, short hair, 1girl, solo, (Blue_Eyes:1.3), (grey hair)"
     )
 
 

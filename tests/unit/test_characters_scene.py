@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, CastError, Character, PromptError, read
+from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, CastError, Character, Found, PromptError, read
 from shinymas_loha.characters.fonts import cjk_font, font
 from shinymas_loha.characters.scene import MAX_PEOPLE, Box, Region, draw, plan, region_masks
 from shinymas_loha.characters.scene.boxes import place
@@ -15,7 +15,7 @@ NAMES = [character.name for character in CAST.characters]
 
 
 def scene(people, shared="", **options):
-    return plan(people, shared, lambda name: (CAST, CAST.find(name)), **options)
+    return plan(people, shared, lambda name: Found(CAST, CAST.find(name)), **options)
 
 
 def texts(people, shared="", **options):
@@ -132,6 +132,14 @@ def test_overlapping_boxes_and_few_cards_are_noted():
 def test_lines_between_brackets_are_the_prompts():
     (line,) = read_lines("Hiori｜left｜[a|b], (c|d:1.2)｜.5")
     assert (line.name, line.tags, line.weight) == ("Hiori", "[a|b], (c|d:1.2)", 0.5)
+
+
+def test_the_syntax_of_other_programs_passes_to_the_letter():
+    planned = scene("Hiori | left | [a|b] BREAK <lora:my style (v1.2):0.8>, 2girls\nMano", "COUPLE(0 0.5) sky, {x|y}")
+    text = planned.people[0].text
+    assert text.startswith("COUPLE(0 0.5) sky, {x|y}, 2girls, 1girl, Kazano Hiori, ")
+    assert text.endswith("[a|b] BREAK <lora:my style (v1.2):0.8>")
+    assert [note for note in planned.notes if "my style (v1.2):0.8>' does nothing in ComfyUI" in note]
 
 
 PERCENT = st.integers(0, 100).flatmap(lambda low: st.tuples(st.just(low), st.integers(low, 100))).filter(

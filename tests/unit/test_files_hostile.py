@@ -252,6 +252,7 @@ def test_a_module_of_another_kind_with_nan_is_left_out(tmp_path):
     "../x", "a/../../x", "/etc/x", "C:\\x", "C:x", "\\\\server\\share\\x", "//server/share/x", "CON", "con.safetensors",
     "a/nul", "COM1.txt", "lpt9", "", ".", "a//b", "a/", "x./y", " x", "x /y", "a\0b", "a\nb", "a\u202eb", "a:b",
     "what?", "n" * 300, "ü" * 150, ".hidden",
+    "x ", "x.", "x ./y", "x .safetensors", "x..SAFETENSORS", "a/x\u3000", "x\u00a0", "x. ",
 ])
 def test_row_42_names_that_lead_out_or_are_none_on_some_system(tmp_path, name):
     with pytest.raises(FileError, match="cannot be a file name: .* Give a plain name"):

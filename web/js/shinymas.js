@@ -15,7 +15,7 @@ function sayAgain() {
 }
 
 // A node's part of a prompt, as text: itself and all that it follows from, whatever the numbers of the nodes are.
-function partOf(prompt, id) {
+export function partOf(prompt, id) {
   const places = new Map();
   const nodes = [];
   const place = (one) => {

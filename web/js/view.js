@@ -14,9 +14,16 @@ export function addView(node) {
   area.placeholder = "…";
   // Nodes 2.0 leaves the size to the element; the canvas keeps 80 less its margins.
   Object.assign(box.style, { display: "flex", flexDirection: "column", width: "100%", height: "100%" });
-  Object.assign(head.style, { flex: "none", padding: "2px 6px", borderRadius: "4px", font: "bold 11px sans-serif" });
+  Object.assign(head.style, { flex: "none", padding: "2px 6px", borderRadius: "4px", font: "bold 11px sans-serif",
+    whiteSpace: "pre-wrap" });
   Object.assign(area.style, { flex: "1", width: "100%", minHeight: "60px" });
-  box.append(head, area);
+  const notes = document.createElement("div");
+  notes.className = "shinymas-notes";
+  Object.assign(notes.style, {
+    flex: "none", maxHeight: "40%", overflow: "auto", padding: "2px 6px", display: "none", whiteSpace: "pre-wrap",
+    font: "11px sans-serif", color: "var(--input-text)", userSelect: "text",
+  });
+  box.append(head, area, notes);
   const widget = node.addDOMWidget(NAME, NAME, box, {
     // What a run said is no setting: it stays out of the prompt (here) and of the saved graph (below).
     serialize: false,
@@ -60,5 +67,21 @@ export function warn(node, text) {
 
 export function say(node, output) {
   const view = viewOf(node);
-  if (view && output?.text) view.value = [].concat(output.text).join("\n");
+  if (!view || !output?.text) return;
+  view.value = [].concat(output.text).join("\n");
+  note(view, output.notes ?? []);
+}
+
+// Apart from the text, which people copy as it is.
+function note(view, lines) {
+  const notes = view.element.lastChild;
+  notes.textContent = lines.join("\n");
+  notes.style.display = lines.length ? "" : "none";
+}
+
+export function empty(node) {
+  const view = viewOf(node);
+  if (!view) return;
+  view.value = "";
+  note(view, []);
 }
