@@ -7,6 +7,7 @@ from .hook import LohaHookNode
 from .load import LoadLoha
 from .prompt import CharacterPrompt
 from .save import SaveLoha
+from .sheet import CharacterList, Sheet
 from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 
@@ -14,5 +15,5 @@ class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
-            SaveLoha,
+            SaveLoha, CharacterList, Sheet,
         ]
