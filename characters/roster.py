@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,6 +62,40 @@ def label(who: Character, script: str = "romaji") -> str:
     name = {"kanji": who.ja, "kana": who.kana}.get(script, "") if cjk_font() else ""
     few = f" ({who.cards} {'card' if who.cards == 1 else 'cards'})"
     return (name or who.name) + (few if who.cards is not None and who.cards < FEW_CARDS else "")
+
+
+def picture_label(who: Character, script: str, strength: str, file: str, several: bool) -> str:
+    """The label `column | row | group` of a picture: idols by strength, or files by strength where it is one idol.
+
+    Args:
+        strength: as text, "" where it is not what tells the rows apart.
+        file: the LoHa's file, "" where there is one for all.
+        several: whether there are several idols.
+    """
+    stem = file.removesuffix(".safetensors")
+    if not several:
+        return " | ".join((stem, strength, ""))
+    return " | ".join((label(who, script), ", ".join(filter(None, (stem, strength))), who.unit))
+
+
+def matching(files: Iterable[str], patterns: str) -> tuple[str, ...]:
+    """The files that a pattern (`*`, `?`) fits, patterns apart by commas or lines; 2 stands before 10.
+
+    Raises PromptError for a pattern that fits nothing.
+    """
+    found: list[str] = []
+    names = sorted(files, key=lambda name: [
+        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)])
+    for pattern in (part.strip() for line in patterns.splitlines() for part in line.split(",")):
+        if not pattern:
+            continue
+        fitting = [name for name in names
+                   if fnmatch.fnmatch(name.replace("\\", "/").removesuffix(".safetensors"),
+                                      pattern.replace("\\", "/").removesuffix(".safetensors"))]
+        if not fitting:
+            raise PromptError(f"lora_files: '{show(pattern)}' fits no file in models/loras")
+        found += fitting
+    return tuple(dict.fromkeys(found))
 
 
 def strengths(text: str) -> tuple[float | None, ...]:

@@ -68,6 +68,9 @@ class CharacterList(io.ComfyNode):
                              tooltip="Whose turn it is when one idol is drawn a run; without effect otherwise."),
                 io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
                                tooltip="The cast that the characters are from."),
+                io.String.Input("lora_files", default="", optional=True,
+                                tooltip="Draw with each of these files of models/loras, e.g. my-loha-0000*. Connect "
+                                        "`lora_name` to Load LoHa. Empty: the file that is chosen there."),
             ],
             outputs=[
                 io.String.Output("positive", display_name="positive", is_output_list=True,
@@ -80,6 +83,8 @@ class CharacterList(io.ComfyNode):
                 io.Float.Output("strength", display_name="strength", is_output_list=True,
                                 tooltip="The strength of each picture, for Apply LoHa."),
                 io.String.Output("title", display_name="title", tooltip="A title for the sheet."),
+                io.Custom("COMBO").Output("lora_name", display_name="lora_name", is_output_list=True,
+                                          tooltip="The file of each picture, for Load LoHa, where lora_files says."),
             ],
         )
 
@@ -100,7 +105,7 @@ class CharacterList(io.ComfyNode):
     @classmethod
     def execute(cls, unit: str, minimum_cards: int, model_version: str, tag_set: str, max_tags: int, weight: float,
                 before: str, after: str, exclude: str, names: str, strengths: str, label_script: str, run: str,
-                index: int, cast: str = DEFAULT_CAST) -> io.NodeOutput:
+                index: int, cast: str = DEFAULT_CAST, lora_files: str = "") -> io.NodeOutput:
         chosen = load_casts().get(cast)
         everyone = roster.choose(chosen, model_version, unit=unit, minimum_cards=minimum_cards, names=names,
                                  favourites=_favourites() if unit == roster.FAVOURITES else ())
@@ -108,18 +113,22 @@ class CharacterList(io.ComfyNode):
         prompts = {who: characters.build(chosen, who, version=model_version, tag_set=tag_set, max_tags=max_tags,
                                          weight=weight, before=before, after=after, exclude=exclude) for who in drawn}
         at = roster.strengths(strengths)
-        # Strength by strength: a model at one strength serves everybody before the next is made.
-        pairs = [(who, strength) for strength in at or (1.0,) for who in drawn]
+        found = roster.matching(folder_paths.get_filename_list("loras"), lora_files) if lora_files.strip() else ()
+        # A model at one strength serves everybody before the next is made.
+        pictures = [(file, strength, who) for file in found or ("",) for strength in at or (1.0,) for who in drawn]
         rows = {strength: "none" if strength is None else f"{strength:g}" for strength in at}
-        labels = [" | ".join((roster.label(who, label_script), rows.get(strength, ""), who.unit))
-                  for who, strength in pairs]
-        title = f"{chosen.name} {model_version}" + (f", strength {', '.join(rows.values())}" if rows else "")
+        several = len(drawn) > 1 or not found
+        labels = [roster.picture_label(who, label_script, rows.get(strength, ""), file, several)
+                  for file, strength, who in pictures]
+        title = f"{chosen.name} {model_version}" + (f", strength {', '.join(rows.values())}" if rows else "") + (
+            "" if several else f", {drawn[0].name}")
         turn = f"{index % len(everyone) + 1} of {len(everyone)}: {drawn[0].name}" if run == _ONE else (
-            f"{len(everyone)} characters, {len(pairs)} pictures")
+            f"{len(everyone)} characters, {len(pictures)} pictures")
         notes = [f"{who.name}: {note}" for who in drawn for note in prompts[who].notes]
         return io.NodeOutput(
-            [prompts[who].positive for who, _ in pairs], [who.name for who, _ in pairs], labels,
-            [who.cards or 0 for who, _ in pairs], [strength or 0.0 for _, strength in pairs], title,
+            [prompts[who].positive for _, _, who in pictures], [who.name for _, _, who in pictures], labels,
+            [who.cards or 0 for _, _, who in pictures], [strength or 0.0 for _, strength, _ in pictures], title,
+            [file for file, _, _ in pictures],
             ui={"text": ["\n".join((turn, *notes))]})
 
 

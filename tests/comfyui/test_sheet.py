@@ -50,6 +50,17 @@ def test_a_unit_at_strengths(graph, run_graph, server):
     assert sheet.shape[1] > 2 * 64 and sheet.shape[0] > 2 * 64
 
 
+def test_files_by_strength(graph, run_graph, server, sample_loha):
+    """As for the epochs of a training run."""
+    source = (server.base / "models" / "loras" / sample_loha).resolve()
+    for epoch in (2, 10):
+        (server.base / "models" / "loras" / f"epochs-{epoch}.safetensors").symlink_to(source)
+    prompt = graph({"names": "Mano", "strengths": "0.5, 1", "lora_files": "epochs-*"}, {})
+    prompt["loha"]["inputs"]["lora_name"] = ["list", 6]
+    outputs = run_graph(prompt)
+    assert outputs["sheet"]["text"] == ["pictures: 4"]
+
+
 def test_one_idol_a_run_fills_the_sheet(graph, run_graph, server):
     """In any order, and after a cancelled batch: what was drawn is there."""
     sizes = []

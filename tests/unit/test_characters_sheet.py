@@ -54,6 +54,18 @@ def test_strengths():
             roster.strengths(text)
 
 
+def test_files_by_strength():
+    files = ["run-000010.safetensors", "run-000002.safetensors", "run.safetensors", "sub\\run-9.safetensors", "b"]
+    assert roster.matching(files, "run-*") == ("run-000002.safetensors", "run-000010.safetensors")
+    assert roster.matching(files, "sub/*, run.safetensors\nrun*")[:2] == ("sub\\run-9.safetensors", "run.safetensors")
+    with pytest.raises(PromptError, match="lora_files: 'walk' fits no file in models/loras"):
+        roster.matching(files, "run, walk")
+    mano = CAST.find("Mano")
+    assert roster.picture_label(mano, "romaji", "0.8", "run-2.safetensors", False) == "run-2 | 0.8 | "
+    assert roster.picture_label(mano, "romaji", "0.8", "run-2.safetensors", True) == (
+        "Sakuragi Mano | run-2, 0.8 | illumination STARS")
+
+
 def test_labels():
     luca = CAST.find("Luca")
     assert roster.label(luca) == f"Ikaruga Luca ({luca.cards} cards)"
