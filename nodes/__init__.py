@@ -9,6 +9,7 @@ from .load import LoadLoha
 from .prompt import CharacterPrompt, on_prompt
 from .save import SaveLoha
 from .scene import Scene
+from .sheet import CharacterList, Sheet
 from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 
@@ -17,5 +18,5 @@ class ShinyMasExtension(ComfyExtension):
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
-            SaveLoha, Scene,
+            SaveLoha, Scene, CharacterList, Sheet,
         ]

@@ -1,0 +1,69 @@
+"""Pictures of a sheet kept in a folder, so that a sheet grows over several runs and outlives a cancelled one."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from ...text import show
+from ..errors import CastError
+
+_LABEL, _TITLE = "sheet label", "sheet title"
+
+
+class Kept:
+    """The kept pictures of one sheet: label → file, in the order in which the labels first came.
+
+    Only pictures of this `title` count: one drawn with another model or strength is not hers of today.
+
+    Raises CastError where the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self.folder, self.title = folder, title
+        self.paths: dict[str, Path] = {}
+        self.others = 0  # pictures under other titles
+        try:
+            for path in sorted(folder.glob("[0-9][0-9][0-9][0-9].png")):
+                self._take(path)
+        except OSError as error:
+            raise CastError(f"keep_in: {show(folder.name)} cannot be read: {error.strerror}") from error
+
+    def _take(self, path: Path) -> None:
+        try:
+            with Image.open(path) as image:
+                text = getattr(image, "text", {})
+        except (OSError, ValueError, SyntaxError):
+            return  # no picture of ours
+        if text.get(_TITLE) != self.title:
+            self.others += _LABEL in text
+        elif text.get(_LABEL):
+            self.paths[text[_LABEL]] = path
+
+    def put(self, label: str, picture: np.ndarray, write) -> None:
+        """Keep a picture, (height, width, 3) uint8, in the place of an earlier one with this label.
+
+        Args:
+            write: `(path, bytes)`, puts the file there whole, over an earlier one.
+        """
+        path = self.paths.get(label) or self.folder / f"{self._next():04d}.png"
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt(_LABEL, label)
+        text.add_itxt(_TITLE, self.title)
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, "PNG", pnginfo=text)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(path, data.getvalue())
+        self.paths[label] = path
+
+    def _next(self) -> int:
+        taken = [int(path.stem) for path in self.folder.glob("[0-9][0-9][0-9][0-9].png")]
+        return max(taken, default=0) + 1
+
+    def read(self, label: str) -> np.ndarray:
+        """The kept picture, (height, width, 3) uint8."""
+        with Image.open(self.paths[label]) as image:
+            return np.asarray(image.convert("RGB"))
