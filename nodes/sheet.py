@@ -12,13 +12,12 @@ from comfy_api.latest import io
 from PIL import Image
 
 from .. import characters
-from ..characters import DEFAULT_CAST, CastError, Character, UnknownCharacter, roster
+from ..characters import DEFAULT_CAST, CastError, roster
 from ..characters.sheet import Kept, draw, parse_label, plan, undrawable
 from ..loha import FileError, files
 from ..loha.files.atomic import write_whole
 from ..patcher.comfyui import schema
-from ..text import show
-from .prompt import VERSIONS, load_casts
+from .prompt import load_casts
 
 _WHOLE, _ONE = "whole cast", "one idol a run"
 _THUMBNAIL = 192  # pixels of a side
@@ -42,7 +41,7 @@ class CharacterList(io.ComfyNode):
                                tooltip="Who is drawn. Favourites are those marked in the character picker."),
                 io.Int.Input("minimum_cards", default=0, min=0, max=10_000,
                              tooltip="Leaves out characters the model learnt from fewer cards than this."),
-                io.Combo.Input("model_version", options=list(VERSIONS),
+                io.Combo.Input("model_version", options=list(casts.versions()),
                                tooltip="The model file in use: it decides the order of the names, and whom it knows."),
                 io.Combo.Input("tag_set", options=list(characters.TAG_SETS),
                                tooltip="As in the Character Prompt: identity, or the model page's top tags."),
@@ -239,12 +238,12 @@ def _thumbnails(pictures: list[torch.Tensor], labels: list[str], names: list[str
     for name, text, picture in zip(names, labels, pictures, strict=True):
         if parse_label(text).row != "none":
             first.setdefault(name, picture)
-    folder = _users_own() / "thumbnails"
+    folder, casts = _users_own() / "thumbnails", load_casts()
     for name, picture in first.items():
-        cast, who = _cast_of(name)
+        found = casts.find(DEFAULT_CAST, name)
         data = byte_io.BytesIO()
         _square(Image.fromarray(_pixels(picture))).save(data, "WEBP", quality=85)
-        path = files.resolve_name(folder, f"{cast}/{who.name}").with_suffix(".webp")
+        path = files.resolve_name(folder, f"{found.cast.name}/{found.character.name}").with_suffix(".webp")
         write_whole(path, [data.getvalue()], overwrite=True)
     return [f"thumbnails: {len(first)} in {folder}"]
 
@@ -254,15 +253,6 @@ def _square(picture: Image.Image) -> Image.Image:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, min((picture.height - side) // 8, picture.height - side)
     return picture.crop((left, top, left + side, top + side)).resize((_THUMBNAIL,) * 2, Image.Resampling.LANCZOS)
-
-
-def _cast_of(name: str) -> tuple[str, Character]:
-    for cast in load_casts().by_name.values():
-        try:
-            return cast.name, cast.find(name)
-        except UnknownCharacter:
-            continue
-    raise UnknownCharacter(f"write_thumbnails: '{show(name)}' is in no cast")
 
 
 def _users_own() -> Path:
