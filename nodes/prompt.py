@@ -20,6 +20,9 @@ _log = logging.getLogger("shinymas-loha")
 _SELECTED, _RANDOM = "selected", "random"
 # The one input of each node that its mistakes are told at.
 _CHOSEN = {"ShinyMasCharacterPrompt": "character", "ShinyMasScene": "people"}
+# The number that chooses nobody while another input has this value.
+_UNUSED = {"ShinyMasCharacterPrompt": ("seed", "pick", _SELECTED),
+           "ShinyMasCharacterList": ("index", "run", "whole cast")}
 
 
 class CharacterPrompt(io.ComfyNode):
@@ -150,20 +153,20 @@ class Choice(str):
 def on_prompt(sent: dict) -> dict:
     """A prompt as it comes to the server, before ComfyUI judges it.
 
-    A seed that chooses nobody becomes 0, or each new one would make every later node run again: what a node is
-    remembered by holds all its inputs. Each character, or people of a scene, becomes a `Choice`.
+    A seed or an index that chooses nobody becomes 0, or each new one would make every later node run again: what a
+    node is remembered by holds all its inputs. Each character, or people of a scene, becomes a `Choice`.
     """
     prompt = sent.get("prompt")
     for node in prompt.values() if isinstance(prompt, dict) else ():
-        chosen = _CHOSEN.get(node.get("class_type")) if isinstance(node, dict) else None
-        if chosen is None:
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        kind = node.get("class_type") if isinstance(inputs, dict) else None
+        if not isinstance(kind, str):
             continue
-        inputs = node.get("inputs")
-        if not isinstance(inputs, dict):
-            continue
-        if inputs.get("pick") == _SELECTED and isinstance(inputs.get("seed"), int):
-            inputs["seed"] = 0
-        if isinstance(inputs.get(chosen), str):
+        number, chooser, value = _UNUSED.get(kind, ("", "", ""))
+        if number and inputs.get(chooser) == value and isinstance(inputs.get(number), int):
+            inputs[number] = 0
+        chosen = _CHOSEN.get(kind)
+        if chosen and isinstance(inputs.get(chosen), str):
             inputs[chosen] = Choice.of(inputs, chosen)
     return sent
 

@@ -15,8 +15,8 @@ _BOX = """() => {
     return { head: head.textContent, text: area.value, notes: notes.textContent };
 }"""
 _QUEUE = "() => app.queuePrompt(0).then(() => Object.values(app.lastNodeErrors ?? {}).flatMap((node) => node.errors))"
-_NEW = """() => {
-    const node = LiteGraph.createNode("ShinyMasCharacterPrompt");
+_NEW = """(type) => {
+    const node = LiteGraph.createNode(type);
     app.graph.add(node);
     const value = node.widgets.find((widget) => widget.name === "control_after_generate").value;
     app.graph.remove(node);
@@ -72,8 +72,10 @@ def test_notes_stand_below_and_a_refusal_empties_the_box(prompt_alone):
     prompt_alone.page.wait_for_function(f"text => ({_BOX})().text === text", arg=said["text"])
 
 
-def test_a_new_node_keeps_its_seed(prompt_alone):
-    assert prompt_alone.page.evaluate(_NEW) == "fixed"
+@pytest.mark.parametrize(("node", "control"), [("ShinyMasCharacterPrompt", "fixed"),
+                                               ("ShinyMasCharacterList", "increment")])
+def test_what_a_new_node_does_after_each_run(prompt_alone, node, control):
+    assert prompt_alone.page.evaluate(_NEW, node) == control
 
 
 def test_a_broken_cast_is_told_when_the_lists_are_read(prompt_alone, front_end):

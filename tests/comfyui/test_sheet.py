@@ -79,6 +79,13 @@ def test_one_idol_a_run_fills_the_sheet(graph, run_graph, server):
         "note: 2 pictures there are under another title and not shown")
 
 
+def test_an_index_that_chooses_nobody_makes_nothing_run_again(graph, run_graph, server):
+    run_graph(graph({"names": "Mikoto", "index": 1}, {}))
+    run_graph(graph({"names": "Mikoto", "index": 2}, {}))
+    (run,) = server.get("/history?max_items=1").values()
+    assert "sampler" in dict(run["status"]["messages"])["execution_cached"]["nodes"]
+
+
 def test_thumbnails_are_where_the_browser_finds_them(graph, run_graph, server):
     run_graph(graph({"names": "Mikoto\nNichika", "strengths": "none, 1"}, {"write_thumbnails": True}))
     for name in ("Aketa Mikoto", "Nanakusa Nichika"):
