@@ -17,7 +17,7 @@ from .safe_yaml import Node
 EMBEDDED = Path(__file__).resolve().parent.parent / "character_tags.yaml"
 _HEX = frozenset("0123456789abcdefABCDEF")
 _CHARACTER_KEYS = ("name", "ja", "kana", "unit", "colour", "cards", "aliases", "tags", "identity")
-_MODEL_KEYS = ("file", "kind", "trigger", "sha256", "url", "cards", "without", "reason")
+_MODEL_KEYS = ("file", "kind", "trigger", "sha256", "url", "cards", "without", "reason", "note")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Character:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """What one version of a model wants as a trigger, and whom it never saw."""
+    """What one version of a model wants as a trigger, whom it never saw, and what is to be known of everyone else."""
 
     name: str
     trigger: str
@@ -57,6 +57,7 @@ class ModelVersion:
     sha256: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Cast:
         return called[0]
 
     def called(self, text: str) -> tuple[Character, ...]:
-        """Whom `text` may mean: by name in either order, alias, kanji or kana; else by a given name in kana; else
+        """Whom `text` may mean: by name in either order, alias, kanji or kana; else by a given name; else
         everyone of a unit. Case, width and the two kana are one."""
         key = fold(text)
         for keys in (name_keys, _given_keys, _unit_keys):
@@ -124,7 +125,7 @@ def name_keys(character: Character) -> frozenset[str]:
 
 
 def _given_keys(character: Character) -> frozenset[str]:
-    return frozenset(map(fold, character.kana.split()[1:])) - {""}
+    return frozenset(map(fold, (character.given, *character.kana.split()[1:]))) - {""}
 
 
 def _unit_keys(character: Character) -> frozenset[str]:
@@ -198,7 +199,7 @@ def _character(node: Node) -> Character:
 
 def _model(name: str, node: Node, names: frozenset[str]) -> ModelVersion:
     entries = node.fields(_MODEL_KEYS, ("trigger",))
-    texts = {key: entries[key].text() for key in ("file", "kind", "url", "reason") if key in entries}
+    texts = {key: entries[key].text() for key in ("file", "kind", "url", "reason", "note") if key in entries}
     hashes = entries["sha256"].fields() if "sha256" in entries else {}
     without = entries["without"].each(Node.text) if "without" in entries else ()
     for absent in without:

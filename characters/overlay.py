@@ -1,8 +1,8 @@
-"""The casts there are: the embedded one, and a person's own files beside it.
+"""The casts there are: those that come with the pack, and a person's own files beside them.
 
-`<user directory>/shinymas/NAME.yaml` is a cast of its own, called NAME. `shinymas.yaml` is laid over the
-embedded cast: a character of the same name takes the place of the one there, others are added at the end;
-a model version likewise. What the embedded cast withholds is withheld in every cast.
+`<user directory>/shinymas/NAME.yaml` is a cast of its own, called NAME. One that is called as one of the pack's
+is laid over it: a character of the same name takes the place of the one there, others are added at the end;
+a model version likewise. What the first cast withholds is withheld in every cast.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .catalogue import EMBEDDED, Cast, Character, name_keys, read
 from .errors import CastError
 
 DEFAULT_CAST = "shinymas"
+_SHIPPED = {DEFAULT_CAST: EMBEDDED, "cinderella-girls": Path(__file__).with_name("cinderella-girls.yaml")}
 _FOLDER = "shinymas"
 _MAX_FILES = 200
 
@@ -33,7 +34,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Casts:
-    """All casts by name, the embedded one first; `problems` holds a sentence for each unusable file."""
+    """All casts by name, the pack's first; `problems` holds a sentence for each unusable file."""
 
     by_name: Mapping[str, Cast]
     problems: tuple[str, ...] = ()
@@ -76,8 +77,10 @@ class Casts:
 
 def load_casts(user_directory: Path) -> Casts:
     """All casts, read anew only where a file changed. A broken file is reported, never raised."""
-    embedded = _read(EMBEDDED, DEFAULT_CAST, *_stamp(EMBEDDED))
-    casts, problems, taken = {DEFAULT_CAST: embedded}, [], {}
+    casts = {name: _read(path, name, *_stamp(path)) for name, path in _SHIPPED.items()}
+    withheld = casts[DEFAULT_CAST].withheld
+    casts = {name: replace(cast, withheld=withheld) for name, cast in casts.items()}
+    problems, taken = [], {}
     for path in _files(user_directory):
         try:
             _check(path)
@@ -85,7 +88,8 @@ def load_casts(user_directory: Path) -> Casts:
                 raise CastError(f"{show(path.name)}: {show(taken[path.stem])} is the cast '{show(path.stem)}' already; "
                                 "rename one")
             own = _read(path, path.stem, *_stamp(path))
-            casts[path.stem] = _over(embedded, own)
+            own = replace(own, withheld=tuple(dict.fromkeys((*withheld, *own.withheld))))
+            casts[path.stem] = _over(casts[path.stem], own) if path.stem in _SHIPPED else own
             taken[path.stem] = path.name
         except OSError as error:
             problems.append(f"cast file {show(path.name)} left out: {error.strerror}")
@@ -97,7 +101,7 @@ def load_casts(user_directory: Path) -> Casts:
 def cast_stamps(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
     """(path, mtime in ns, size) of every cast file: changes when a cast may have."""
     stamps = []
-    for path in (EMBEDDED, *_files(user_directory)):
+    for path in (*_SHIPPED.values(), *_files(user_directory)):
         try:
             stamps.append((str(path), *_stamp(path)))
         except OSError:
@@ -125,25 +129,22 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-@lru_cache(maxsize=_MAX_FILES + 1)
+@lru_cache(maxsize=_MAX_FILES + len(_SHIPPED))
 def _read(path: Path, name: str, mtime_ns: int, size: int) -> Cast:
     return read(path, name)
 
 
-def _over(embedded: Cast, own: Cast) -> Cast:
-    withheld = tuple(dict.fromkeys((*embedded.withheld, *own.withheld)))
-    if own.name != DEFAULT_CAST:
-        return replace(own, withheld=withheld)
+def _over(shipped: Cast, own: Cast) -> Cast:
     replaced = {character.name: character for character in own.characters}
-    kept = tuple(replaced.pop(c.name, c) for c in embedded.characters)
+    kept = tuple(replaced.pop(c.name, c) for c in shipped.characters)
     merged = (*kept, *replaced.values())
     owners: dict[str, str] = {}
     for character in merged:
         for key in sorted(name_keys(character)):
             if owners.setdefault(key, character.name) != character.name:
                 raise CastError(
-                    f"{DEFAULT_CAST}.yaml: '{show(key)}' would find both {owners[key]} and "
+                    f"{own.name}.yaml: '{show(key)}' would find both {owners[key]} and "
                     f"{show(character.name)}; rename one"
                 )
-    models = MappingProxyType({**embedded.models, **own.models})
-    return Cast(DEFAULT_CAST, merged, models, withheld)
+    models = MappingProxyType({**shipped.models, **own.models})
+    return replace(own, characters=merged, models=models)

@@ -11,6 +11,7 @@ from .catalogue import Cast, Character, fold, name_keys
 from .errors import PromptError
 from .parts import Entry, Part, join, network_notes, parts_of, twice, typed_entries
 from .people import count, count_word, full_names, is_count, mend, names_of
+from .safe_yaml import MAX_TEXT
 from .tags import Piece, Tag, plain, split, tag_key
 from .trigger import trigger_of
 from .withheld import holds_any
@@ -76,7 +77,8 @@ def build(
     number = taken.take(["1girl"], 1) if people[mine] > 1 else []
     middle = [Entry("", Piece(str(tag), (tag,)), [tag]) for tag in (*number, *([name] if name else []), *own)]
     positive = join((*ahead, *middle, *entries[len(ahead):]))
-    return Prompt(positive, NEGATIVE, character, (*_few_cards(character), *notes, *network_notes(entries)))
+    notes = (*_likeness(cast, character, version), *notes, *network_notes(entries))
+    return Prompt(positive, NEGATIVE, character, notes)
 
 
 def _name(part: Part, trigger: Tag, weight: float, character: Character) -> tuple[Tag | None, list[str]]:
@@ -147,7 +149,10 @@ def _candidates(character: Character, tag_set: str) -> tuple[str, ...]:
     return (*character.identity, *(tag for tag in character.tags if is_count(tag_key(tag))))
 
 
-def _few_cards(character: Character) -> tuple[str, ...]:
-    if character.cards is None or character.cards >= _FEW_CARDS:
-        return ()
-    return (f"warning: {character.name} was learnt from {character.cards} cards only; expect a poor likeness",)
+def _likeness(cast: Cast, character: Character, version: str) -> list[str]:
+    """What is to be expected of a likeness."""
+    model = cast.models.get(version)
+    notes = [f"note: {show(model.note, MAX_TEXT)}"] if model is not None and model.note else []
+    if character.cards is not None and character.cards < _FEW_CARDS:
+        notes.append(f"warning: {character.name} was learnt from {character.cards} cards only; expect a poor likeness")
+    return notes

@@ -34,7 +34,7 @@ def draw(people: Sequence[Region], width: int, height: int, feather: float = 0.0
     pen = ImageDraw.Draw(picture)
     for region, colour in zip(people, colours, strict=True):
         _label(pen, region, _readable(colour), size)
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 def _label(pen: ImageDraw.ImageDraw, region: Region, ink: tuple[int, int, int], size: tuple[int, int]) -> None:

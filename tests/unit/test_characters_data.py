@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
-from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, UnknownCharacter, read
+from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, UnknownCharacter, build, load_casts, read
 
 CAST = read(EMBEDDED, DEFAULT_CAST)
 EACH = pytest.mark.parametrize("character", CAST.characters, ids=lambda c: c.name)
@@ -79,3 +80,18 @@ def test_recognises_known_files_by_hash():
     )
     assert CAST.recognise("0" * 64) is None
     assert len(CAST.members("v1.0")) == 25 and len(CAST.members("v2.1")) == 26
+
+
+def test_cinderella_girls_are_names_alone_and_said_not_to_be_trained():
+    cast = load_casts(Path("/nowhere")).get("cinderella-girls")
+    assert len(cast.characters) == 193
+    assert not any(who.tags or who.cards for who in cast.characters)
+    assert {who.unit for who in cast.characters} == {"Cute", "Cool", "Passion"}
+    uzuki = cast.find("島村卯月")
+    assert uzuki is cast.find("Uzuki") is cast.find("うづき") is cast.find("Uzuki Shimamura")
+    prompt = build(cast, uzuki, version="v2.1", after="brown hair")
+    assert prompt.positive == "Shimamura Uzuki, brown hair"
+    assert prompt.notes == ("note: Cinderella Girls were not trained on purpose; the model page says that their "
+                            "prompts mostly work",)
+    old = build(cast, uzuki, version="v1.0")
+    assert old.positive == "Uzuki Shimamura" and "was not trained on Cinderella Girls" in old.notes[0]

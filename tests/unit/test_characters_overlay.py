@@ -5,6 +5,7 @@ import os
 import pytest
 from shinymas_loha.characters import CastError, build, cast_stamps, load_casts
 
+SHIPPED = ("shinymas", "cinderella-girls")
 HANAKO = "version: 1\ncharacters:\n  - name: Yamada Hanako\n    tags: [1girl, green hair, large breasts]\n"
 
 
@@ -18,9 +19,9 @@ def user(tmp_path):
     return tmp_path, write
 
 
-def test_without_a_folder_there_is_the_embedded_cast(tmp_path):
+def test_without_a_folder_there_are_the_packs_casts(tmp_path):
     casts = load_casts(tmp_path)
-    assert list(casts.by_name) == ["shinymas"] and casts.problems == ()
+    assert tuple(casts.by_name) == SHIPPED and casts.problems == ()
 
 
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.yml"])
@@ -31,7 +32,7 @@ def test_a_file_is_a_cast_of_its_own(user, name):
     assert [c.name for c in casts.get("mine").characters] == ["Yamada Hanako"]
     assert len(casts.get("shinymas").characters) == 26
     assert casts.character_names()[-1] == "Yamada Hanako"
-    assert len(casts.character_names()) == 27
+    assert len(casts.character_names()) == 26 + 193 + 1
 
 
 def test_withheld_tags_are_withheld_in_every_cast(user):
@@ -48,11 +49,12 @@ def test_a_broken_file_is_reported_and_leaves_the_rest(user):
     write("bad.yaml", "version: 1\ncharacters: 5\n")
     write("mine.yaml", HANAKO)
     casts = load_casts(folder)
-    assert list(casts.by_name) == ["shinymas", "mine"]
+    assert tuple(casts.by_name) == (*SHIPPED, "mine")
     assert casts.problems == (
         "cast file left out: bad.yaml, line 2: characters: must be a list, such as [one, two]",
     )
-    with pytest.raises(CastError, match="there is no cast 'bad'; there are shinymas, mine; .*bad.yaml, line 2"):
+    listed = "there is no cast 'bad'; there are shinymas, cinderella-girls, mine; .*bad.yaml, line 2"
+    with pytest.raises(CastError, match=listed):
         casts.get("bad")
 
 
@@ -91,7 +93,7 @@ def test_nothing_outside_the_folder_is_read_and_nothing_hangs(user):
     (folder / "shinymas" / "directory.yaml").mkdir()
     os.mkfifo(folder / "shinymas" / "pipe.yaml")
     casts = load_casts(folder)
-    assert list(casts.by_name) == ["shinymas"]
+    assert tuple(casts.by_name) == SHIPPED
     assert [problem.split(": ", 2)[1:] for problem in casts.problems] == [
         ["directory.yaml", "is not a file"],
         ["link.yaml", "points out of shinymas/; put the file itself there"],
@@ -162,3 +164,18 @@ def test_two_files_of_one_name_are_told(user):
     casts = load_casts(folder)
     assert casts.get("mine").characters[0].name == "Yamada Hanako"
     assert casts.problems == ("cast file left out: mine.yml: mine.yaml is the cast 'mine' already; rename one",)
+
+
+def test_a_given_name_that_several_have_finds_them_all(user):
+    folder, write = user
+    write("mine.yaml", HANAKO + "  - name: Suzuki Hanako\n    tags: []\n")
+    assert [who.name for who in load_casts(folder).get("mine").called("hanako")] == ["Yamada Hanako", "Suzuki Hanako"]
+    (note,) = load_casts(folder).find("mine", "Hanako").notes
+    assert note == "character: 'Hanako' is Yamada Hanako, Suzuki Hanako; the first of them stands in the prompt"
+
+
+def test_a_file_called_as_a_cast_of_the_pack_lies_over_that(user):
+    folder, write = user
+    write("cinderella-girls.yaml", "version: 1\ncharacters:\n  - name: Shimamura Uzuki\n    tags: [brown hair]\n")
+    cast = load_casts(folder).get("cinderella-girls")
+    assert len(cast.characters) == 193 and cast.find("Uzuki").tags == ("brown hair",)
