@@ -9,68 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
-
-import torch
-from torch import Tensor
+from functools import cached_property
 
 from ..text import show
-from . import foreign_kinds, naming, product
-from .block_weights import block_of
+from . import base_models, naming
+from .base_models import Base
 from .errors import BindError
+from .fitting import misfit, overflow
+from .foreign_kinds import DAMAGED
 from .module import BIAS_NAMES, Loha, LohaModule
 from .naming import Address
+from .targets import Bound, Place, Skip, Target
 
-_BASES = {768: "SD 1.5", 1024: "SD 2", 1280: "SDXL refiner", 2048: "SDXL"}
+__all__ = ["Binding", "Bound", "Place", "Skip", "Target", "bind"]
 
-
-@dataclass(frozen=True)
-class Target:
-    """A weight of a model: its name in the state dict, shape (out, in, *kernel), storage dtype."""
-
-    weight: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def is_unet(self) -> bool:
-        return self.weight.startswith("diffusion_model.")
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def block(self) -> str:
-        return block_of(self.weight)
-
-    @property
-    def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """The dtype whose range the weight's numbers have: its own, float32 for one that is quantised."""
-        return self.dtype if self.dtype.is_floating_point else torch.float32
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A module with the weight that it goes on and the strength it gets there."""
-
-    module: LohaModule | Mapping[str, Tensor]
-    target: Target
-    strength: float
-
-
-@dataclass(frozen=True)
-class Skip:
-    """Why a module stays off. `asked`: because the person said so (a strength of 0), not for a fault.
-    `remedy`: what to do where that is not to choose another checkpoint."""
-
-    reason: str
-    asked: bool = False
-    remedy: str = ""
+_NO_NAME = "no weight of this model has that name"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +35,7 @@ class Binding:
         others: modules of other kinds that have a target.
         skipped: modules known to belong somewhere that are not applied.
         unknown: names that mean nothing in this model.
-        file_base, model_base: base models that the two look made for, "" when nothing tells.
+        made_for, model: base models of the file and of the model. Where they exclude each other nothing is applied.
     """
 
     loha: Loha
@@ -90,8 +43,18 @@ class Binding:
     others: Mapping[str, Bound]
     skipped: Mapping[str, Skip]
     unknown: tuple[str, ...]
-    file_base: str
-    model_base: str
+    made_for: Base
+    model: Base
+
+    @property
+    def file_base(self) -> str:
+        """The base model that the file looks made for, "" when nothing tells."""
+        return self.made_for.name
+
+    @property
+    def model_base(self) -> str:
+        """The base model that the model looks like, "" when nothing tells."""
+        return self.model.name
 
     @property
     def applied(self) -> int:
@@ -100,8 +63,8 @@ class Binding:
     @property
     def faults(self) -> dict[str, str]:
         """What `strict` refuses: name → reason."""
-        found = {name: skip.reason for name, skip in self.skipped.items() if not skip.asked}
-        return found | dict.fromkeys(self.unknown, "no weight of this model has that name")
+        found = {name: str(skip) for name, skip in self.skipped.items() if not skip.asked}
+        return found | dict.fromkeys(self.unknown, _NO_NAME)
 
     def demand(self, *, strict: bool) -> None:
         """Refuse what must not pass in silence: nothing fits at all; with `strict`, anything that does not.
@@ -115,8 +78,9 @@ class Binding:
         if faults and strict:
             lines = "\n".join(f"- {show(name)}: {reason}" for name, reason in list(faults.items())[:10])
             more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
+            closing = ["Turn `strict` off to apply the others."] if self.applied else list(_remedies(self))
             raise BindError(f"strict: {len(faults)} of the file's {len(self.loha)} modules would not be applied:\n"
-                            f"{lines}{more}\nTurn `strict` off to apply the others.")
+                            f"{lines}{more}\n{' '.join(closing)}".rstrip())
 
     def without(self, failed: Mapping[str, Skip]) -> Binding:
         """The same with modules of `others` moved to `skipped`."""
@@ -125,105 +89,117 @@ class Binding:
 
 
 def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], float] = lambda target: 1.0, *,
-         names: Mapping[str, str] | None = None, absent: Mapping[str, Skip] | None = None) -> Binding:
-    """Match every module of `loha` to a weight, by name and then by shape.
+         block_weight: Callable[[Target], float] = lambda target: 1.0,
+         names: Callable[[], Mapping[str, Place]] = dict, absent: Mapping[str, Skip] | None = None,
+         model: str = "") -> Binding:
+    """Match every module of `loha` to a weight, or a part of one, by name and then by shape.
 
     Args:
         targets: the model's weights, all of them.
-        strength: strength of a weight; 0 leaves a module off, as asked.
-        names: further module names → weight names, for architectures whose names `naming` does not know.
+        strength, block_weight: a weight gets their product; a module stays off where that is 0, as asked.
+        names: gives further module names, for architectures whose names `naming` does not know; asked if need be.
         absent: part of an address (`te1`) → why its modules stay off where the model's side is not there (no CLIP).
+        model: the model's base model, where its class tells.
 
     Raises:
         BindError: two modules of the file name one weight.
     """
     by_weight = {target.weight: target for target in targets}
-    index = naming.index(by_weight)
-    file_base, model_base = _base(_widths(loha)), _base(_target_widths(by_weight.values(), index))
+    places = _Places(by_weight, names)
+    made_for, model_base = base_models.of_file(loha), base_models.of_model(by_weight.values(), places.index, model)
     modules: dict[str, Bound] = {}
     others: dict[str, Bound] = {}
-    skipped = {name: Skip(reason) for name, reason in loha.refused.items()}
+    skipped = {name: Skip(reason, remedy=DAMAGED) for name, reason in loha.refused.items()}
     unknown = []
-    owners: dict[str, str] = {}
+    owners: dict[object, str] = {}
+    if made_for.excludes(model_base):
+        skip = Skip(f"made for {made_for.name}, and the model is {model_base.name}")
+        skipped |= dict.fromkeys([*loha.modules, *loha.others], skip)
+        return Binding(loha, {}, {}, skipped, (), made_for, model_base)
 
     for name, module in [*loha.modules.items(), *loha.others.items()]:
         ours = isinstance(module, LohaModule)
         where = naming.address(name)
-        weight = index.get(where) or (names or {}).get(name)
+        place = places.of(name, where)
         is_bias = not ours and module.keys() <= BIAS_NAMES
         if is_bias:
             # ComfyUI's trainer writes a layer's bias beside its LoHa, under the same name.
-            weight = weight and weight.removesuffix("weight") + "bias"
+            place = place and _bias_place(place)
             name = f"{name} (bias)"
-        if weight not in by_weight:  # ComfyUI's map names layers that some models leave out
-            skip = (absent or {}).get(where[0]) or _elsewhere(where, file_base, model_base)
+        if place is None or place.weight not in by_weight:  # ComfyUI's map names layers that some models leave out
+            skip = (absent or {}).get(where[0]) or _elsewhere(where, made_for.name, model_base.name)
             if skip:
                 skipped[name] = skip
             else:
                 unknown.append(name)
             continue
-        if weight in owners:
-            raise BindError(f"'{show(owners[weight])}' and '{show(name)}' both name the weight {weight}; a file must "
-                            "hold one of them. Remove one, or save the file anew with the tool that made it.")
-        owners[weight] = name
-        target = by_weight[weight]
-        wanted = strength(target)
-        if wanted == 0:
-            part = "the U-Net" if target.is_unet else "the text encoder"
-            skipped[name] = Skip(f"strength 0 for {part}", asked=True)
+        target = by_weight[place.weight].part(place)
+        if isinstance(target, Skip):
+            skipped[name] = target
             continue
-        if ours:
-            reason = _misfit(module, target)
-        else:
-            bias = target if is_bias else by_weight.get(f"{weight.removesuffix('weight')}bias")
-            reason = foreign_kinds.misfit(module, target.shape, bias and bias.shape)
-        if reason:
-            made_for = f"; the file looks made for {file_base}" if file_base not in ("", model_base) else ""
-            skipped[name] = Skip(reason + made_for)
-        elif overflow := _overflow(module, target, wanted):
-            skipped[name] = overflow
+        if target.key in owners:
+            raise BindError(f"'{show(owners[target.key])}' and '{show(name)}' both name the weight {target.where}; a "
+                            "file must hold one of them. Remove one, or save the file anew with the tool that made it.")
+        owners[target.key] = name
+        wanted, skip = _strength(target, strength(target), block_weight(target))
+        skip = skip or misfit(module, target, target.shape if is_bias else _bias_shape(place, by_weight))
+        if skip := skip or overflow(module, target, wanted, _said(strength(target), block_weight(target))):
+            skipped[name] = skip
         else:
             (modules if ours else others)[name] = Bound(module, target, wanted)
-    return Binding(loha, modules, others, skipped, tuple(unknown), file_base, model_base)
+    return Binding(loha, modules, others, skipped, tuple(unknown), made_for, model_base)
 
 
-def _misfit(module: LohaModule, target: Target) -> str | None:
-    """Why a module's shape cannot go on a weight; None when it can."""
-    if not module.fits(target.shape):
-        made = "×".join(map(str, module.delta_shape))
-        kind = "a Tucker module of" if module.is_tucker else "a product of"
-        return f"{kind} {made} does not fit the weight {'×'.join(map(str, target.shape))} of {target.weight}"
-    if module.dora_scale is not None and product.dora_axis(module.dora_scale.shape, target.shape) is None:
-        return (f"dora_scale {'×'.join(map(str, module.dora_scale.shape))} fits neither axis of the weight "
-                f"{'×'.join(map(str, target.shape))} of {target.weight}")
-    return None
+class _Places:
+    """Where a module's name leads: by the names that every tool uses, then by those of the architecture."""
+
+    def __init__(self, weights: Iterable[str], names: Callable[[], Mapping[str, Place]]) -> None:
+        self.index = naming.index(weights)
+        self._further = names
+
+    def of(self, name: str, where: Address) -> Place | None:
+        if where in self.index:
+            return Place(self.index[where])
+        return self._names.get(name) or self._addresses.get(where)
+
+    @cached_property
+    def _names(self) -> Mapping[str, Place]:
+        return self._further()
+
+    @cached_property
+    def _addresses(self) -> dict[Address, Place]:
+        """So that a prefix of another tool makes no difference; what would be two things means none."""
+        found: dict[Address, set[Place]] = {}
+        for name, place in self._names.items():
+            found.setdefault(naming.address(name), set()).add(place)
+        return {where: places.pop() for where, places in found.items() if len(places) == 1}
 
 
-def _overflow(module: LohaModule | Mapping[str, Tensor], target: Target, strength: float) -> Skip | None:
-    """Why a module that fits would leave numbers in a weight that are not finite; None when it would not.
+def _bias_place(place: Place) -> Place:
+    along_rows = place.span is not None and place.span[0] == 0
+    return Place(place.weight.removesuffix("weight") + "bias", place.span if along_rows else None, place.reorder)
 
-    Of other kinds only the strength is judged here.
-    """
-    limit, work = torch.finfo(target.compute_dtype).max, product.accumulation_dtype(target.compute_dtype)
-    what = f"not finite in the weight's dtype, {target.dtype_name}"
-    if abs(strength) > limit:
-        return Skip(f"its strength, {strength:g}, is {what}")
-    if not isinstance(module, LohaModule):
-        return None
-    reach = max(1.0, abs(strength))
-    if module.dora_scale is not None:
-        # It divides by norms, whose squares must not overflow, and which may be as small as epsilon.
-        limit = min(limit, (torch.finfo(work).max / prod(target.shape)) ** 0.5)
-        if not float(module.dora_scale.double().abs().max()) * reach < limit:
-            return Skip(f"its dora_scale, {float(module.dora_scale.double().abs().max()):g} at most, is {what}")
-    steps = module.step_ceiling * max(1.0, abs(module.scale) * reach)
-    if module.ceiling * reach < limit and steps < torch.finfo(work).max:
-        return None
-    if not product.largest(module, 1.0, work) <= limit:
-        return Skip(f"the product is {what}")
-    if not product.largest(module, reach, work) <= limit:
-        return Skip(f"at strength {strength:g} the product is {what}")
-    return None
+
+def _bias_shape(place: Place, by_weight: Mapping[str, Target]) -> tuple[int, ...] | None:
+    bias = _bias_place(place)
+    part = by_weight[bias.weight].part(bias) if bias.weight in by_weight else None
+    return part.shape if isinstance(part, Target) else None
+
+
+def _strength(target: Target, strength: float, block_weight: float) -> tuple[float, Skip | None]:
+    """What a weight gets, and why that is nothing."""
+    wanted = strength * block_weight
+    if wanted != 0:
+        return wanted, None
+    if strength == 0:
+        return 0.0, Skip(f"strength 0 for {'the U-Net' if target.is_unet else 'the text encoder'}", asked=True)
+    if block_weight == 0:
+        return 0.0, Skip("block weight 0", target.block, asked=True)
+    return 0.0, Skip(f"{_said(strength, block_weight)} is 0", asked=True)
+
+
+def _said(strength: float, block_weight: float) -> str:
+    return f"strength {strength:g}" + ("" if block_weight == 1 else f" × block weight {block_weight:g}")
 
 
 def _elsewhere(where: Address, file_base: str, model_base: str) -> Skip | None:
@@ -236,40 +212,34 @@ def _elsewhere(where: Address, file_base: str, model_base: str) -> Skip | None:
     return None
 
 
+def _remedies(binding: Binding) -> dict[str, list[str]]:
+    """What to do → the modules that it would help, "" for those that need another checkpoint or file."""
+    found: dict[str, list[str]] = {}
+    for name, skip in binding.skipped.items():
+        if not skip.asked:
+            found.setdefault(skip.remedy, []).append(name)
+    if binding.unknown:
+        found.setdefault("", []).extend(binding.unknown)
+    return found
+
+
 def _nothing_fits(binding: Binding) -> str:
-    bases = f" It looks made for {binding.file_base}" if binding.file_base else " What it was made for cannot be told"
-    model = f"; the model looks like {binding.model_base}." if binding.model_base else "; nor can what the model is."
-    name, reason = next(iter(binding.faults.items()))
-    remedies = {skip.remedy for skip in binding.skipped.values() if not skip.asked}
-    if len(remedies) == 1 and "" not in remedies and not binding.unknown:
-        return f"None of the file's {len(binding.loha)} modules can be applied: each is {reason}. {remedies.pop()}"
-    return (f"None of the file's {len(binding.loha)} modules fits this model.{bases}{model} The first, '{show(name)}': "
-            f"{reason}. Choose a checkpoint of the kind that the LoHa was trained on.")
-
-
-def _widths(loha: Loha) -> Iterable[tuple[Address, int]]:
-    """Each module's address with the number of input columns that it was made for."""
-    for name, module in loha.modules.items():
-        yield naming.address(name), module.delta_shape[1]
-    for name, tensors in loha.others.items():
-        for suffix, tensor in tensors.items():
-            if suffix.removesuffix(".weight") in ("lora_down", "lora_A", "lora.down", "diff") and tensor.dim() >= 2:
-                yield naming.address(name), tensor.shape[1]
-
-
-def _target_widths(targets: Iterable[Target], index: Mapping[Address, str]) -> Iterable[tuple[Address, int]]:
-    shapes = {target.weight: target.shape for target in targets}
-    return ((where, shapes[weight][1]) for where, weight in index.items() if len(shapes[weight]) >= 2)
-
-
-def _base(widths: Iterable[tuple[Address, int]]) -> str:
-    """Base model by the width of the text that cross-attention reads; by the text encoders without a U-Net."""
-    encoders = set()
-    for (part, path), width in widths:
-        if part == "unet" and path.endswith(("attn2_to_k", "attn2_to_v")):
-            return _BASES.get(width, "")
-        if part.startswith("te") and path.endswith(("self_attn_q_proj", "self_attn_k_proj")):
-            encoders.add((part, width))
-    if any(part == "te2" for part, _ in encoders):
-        return "SDXL"
-    return _BASES.get(max(width for _, width in encoders), "") if encoders else ""
+    count, made_for, model = len(binding.loha), binding.made_for, binding.model
+    if made_for.excludes(model):
+        return (f"This LoHa was made for {made_for.name} ({made_for.why}), and the model is {model.name}: none of its "
+                f"{count} modules is applied. Choose a checkpoint of the kind that the LoHa was trained on, or a LoHa "
+                f"for {model.name}.")
+    faults, remedies = binding.faults, _remedies(binding)
+    if "" not in remedies:
+        parts = [f"The first{'' if len(remedies) == 1 else f' of {len(names)}'}, '{show(names[0])}': "
+                 f"{faults[names[0]]}. {remedy}" for remedy, names in remedies.items()]
+        return f"None of the file's {count} modules can be applied. {' '.join(parts)}"
+    bases = f" It looks made for {made_for.name}" if made_for.name else " What it was made for cannot be told"
+    other = f"; the model looks like {model.name}." if model.name else "; nor can what the model is."
+    name = remedies[""][0]
+    advice = "Choose a checkpoint of the kind that the LoHa was trained on."
+    if made_for.name and made_for.name == model.name:
+        advice = "Another checkpoint of that kind will not help: get the file anew, or ask whoever made it."
+    more = [remedy for remedy in remedies if remedy]
+    return (f"None of the file's {count} modules fits this model.{bases}{other} The first, '{show(name)}': "
+            f"{faults[name]}. {' '.join([advice, *more])}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import product
 from .module import BIAS_NAMES
+from .targets import Skip, listed
 
 _LORA = (("lora_up", "lora_down"), ("lora_B", "lora_A"), ("lora.up", "lora.down"), ("up", "down"),
          ("lora_linear_layer.up", "lora_linear_layer.down"), ("lora_B.default", "lora_A.default"))
@@ -22,8 +23,10 @@ _NO_FACTORS = frozenset(("alpha", "reshape_weight"))
 
 Shape = tuple[int, ...]
 
+DAMAGED = "The file is damaged there, or was written wrongly: get it anew, or save it with another tool."
 
-def misfit(tensors: Mapping[str, Tensor], shape: Shape, bias: Shape | None) -> str | None:
+
+def misfit(tensors: Mapping[str, Tensor], shape: Shape, bias: Shape | None) -> Skip | None:
     """Why a module's tensors cannot go on a weight of `shape` whose layer has this `bias`; None when they can.
 
     Kinds whose shape does not show in their tensors alone (OFT, GLoRA) pass.
@@ -31,20 +34,21 @@ def misfit(tensors: Mapping[str, Tensor], shape: Shape, bias: Shape | None) -> s
     named = {suffix.removesuffix(".weight"): tensor for suffix, tensor in tensors.items()}
     for suffix, tensor in named.items():
         if suffix == "alpha" and (tensor.numel() != 1 or tensor.is_complex()):
-            return f"its alpha has shape {_listed(tensor.shape)}, expected a single number"
+            return _damaged(f"its alpha has shape {listed(tensor.shape)}, expected a single number")
         if suffix not in _NO_FACTORS and not tensor.is_floating_point():
-            return f"its {suffix} is {str(tensor.dtype).removeprefix('torch.')}, expected floating-point numbers"
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            return _damaged(f"its {suffix} is {dtype}, expected floating-point numbers")
     shapes = {suffix: tuple(tensor.shape) for suffix, tensor in named.items()}
     for suffix in BIAS_NAMES & shapes.keys():
         if bias is None:
-            return f"'{suffix}' is for a bias, and the layer has none"
+            return Skip(f"'{suffix}' is for a bias, and the layer has none")
         if shapes[suffix] != bias:
-            return f"'{suffix}' of {_listed(shapes[suffix])} does not fit {_listed(bias)}"
+            return Skip(f"'{suffix}' of {listed(shapes[suffix])} does not fit {listed(bias)}")
     for suffix in _WHOLE:
         if suffix in shapes and shapes[suffix] != shape:
-            return f"'{suffix}' of {_listed(shapes[suffix])} does not fit {_listed(shape)}"
+            return Skip(f"'{suffix}' of {listed(shapes[suffix])} does not fit {listed(shape)}")
     if "dora_scale" in shapes and product.dora_axis(shapes["dora_scale"], shape) is None:
-        return f"dora_scale {_listed(shapes['dora_scale'])} fits neither axis of {_listed(shape)}"
+        return _damaged(f"dora_scale {listed(shapes['dora_scale'])} fits neither axis of {listed(shape)}")
     for up, down in _LORA:
         if up in shapes or down in shapes:
             return _lora(shapes, up, down, shape)
@@ -55,24 +59,25 @@ def misfit(tensors: Mapping[str, Tensor], shape: Shape, bias: Shape | None) -> s
     return None
 
 
-def _lora(shapes: Mapping[str, Shape], up: str, down: str, shape: Shape) -> str | None:
+def _lora(shapes: Mapping[str, Shape], up: str, down: str, shape: Shape) -> Skip | None:
     if missing := _missing(shapes, (up, down)):
         return missing
     (out, rank, *_), (inner, columns, *kernel) = shapes[up], shapes[down]
     middle = shapes.get("lora_mid")
     if middle is not None:
         if len(middle) != 4:
-            return f"its lora_mid has shape {_listed(middle)}, expected (rank, rank, height, width)"
+            return _damaged(f"its lora_mid has shape {listed(middle)}, expected (rank, rank, height, width)")
         if middle[:2] != (rank, inner):
-            return f"its lora_mid {_listed(middle)} does not stand between ranks {rank} and {inner}"
+            return _damaged(f"its lora_mid {listed(middle)} does not stand between ranks {rank} and {inner}")
         kernel = middle[2:]
     elif rank != inner:
-        return f"its {up} {_listed(shapes[up])} and {down} {_listed(shapes[down])} cannot be multiplied"
+        return _damaged(f"its {up} {listed(shapes[up])} and {down} {listed(shapes[down])} cannot be multiplied")
     made = (out, columns, *kernel)
-    return None if _unpadded(made) == _unpadded(shape) else f"a LoRA of {_listed(made)} does not fit {_listed(shape)}"
+    return None if _unpadded(made) == _unpadded(shape) else Skip(
+        f"a LoRA of {listed(made)} does not fit {listed(shape)}")
 
 
-def _lokr(shapes: Mapping[str, Shape], shape: Shape) -> str | None:
+def _lokr(shapes: Mapping[str, Shape], shape: Shape) -> Skip | None:
     rows, columns = 1, 1
     for side in ("lokr_w1", "lokr_w2"):
         whole, core = shapes.get(side), shapes.get("lokr_t2") if side == "lokr_w2" else None
@@ -81,31 +86,31 @@ def _lokr(shapes: Mapping[str, Shape], shape: Shape) -> str | None:
                 return missing
             a, b = shapes[f"{side}_a"], shapes[f"{side}_b"]
             if (core[:2] != (a[0], b[0])) if core else (a[1] != b[0]):
-                return f"its {side}_a {_listed(a)} and {side}_b {_listed(b)} cannot be multiplied"
+                return _damaged(f"its {side}_a {listed(a)} and {side}_b {listed(b)} cannot be multiplied")
             whole = (a[1], b[1], *core[2:]) if core else (a[0], prod(b[1:]))
         elif len(whole) < 2:
-            return f"its {side} has shape {_listed(whole)}, expected two dimensions or more"
+            return _damaged(f"its {side} has shape {listed(whole)}, expected two dimensions or more")
         rows, columns = rows * whole[0], columns * prod(whole[1:])
     if (rows, columns) != (shape[0], prod(shape[1:])):
-        return f"a LoKr of {rows}×{columns} does not fit {_listed(shape)}"
+        return Skip(f"a LoKr of {rows}×{columns} does not fit {listed(shape)}")
     return None
 
 
-def _missing(shapes: Mapping[str, Shape], wanted: tuple[str, ...]) -> str | None:
+def _missing(shapes: Mapping[str, Shape], wanted: tuple[str, ...]) -> Skip | None:
     """What is not there, or has fewer than two dimensions."""
     for suffix in wanted:
         if suffix not in shapes:
-            return f"its {suffix} is missing"
+            return _damaged(f"its {suffix} is missing")
         if len(shapes[suffix]) < 2:
-            return f"its {suffix} has shape {_listed(shapes[suffix])}, expected two dimensions or more"
+            return _damaged(f"its {suffix} has shape {listed(shapes[suffix])}, expected two dimensions or more")
     return None
+
+
+def _damaged(reason: str) -> Skip:
+    return Skip(reason, remedy=DAMAGED)
 
 
 def _unpadded(shape: Shape) -> Shape:
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
-
-
-def _listed(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "a single number"

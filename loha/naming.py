@@ -16,6 +16,7 @@ Address = tuple[str, str]
 _ENCODERS = {"clip_l": "te1", "clip_h": "te1", "clip_g": "te2", "t5xxl": "te3"}
 _PREFIXES = (  # longest first where one begins another
     ("lora_unet_", "unet"), ("lora_te1_", "te1"), ("lora_te2_", "te2"), ("lora_te3_", "te3"), ("lora_te_", "te1"),
+    ("lora_transformer_", "unet"), ("transformer.", "unet"),
     ("model.diffusion_model.", "unet"), ("diffusion_model.", "unet"), ("unet.", "unet"),
     ("text_encoder_2.", "te2"), ("text_encoder_3.", "te3"), ("text_encoder.", "te1"),
     *((f"{wrapper}{encoder}.transformer.", part)
@@ -38,7 +39,8 @@ def address(name: str) -> Address:
     """The address that a module's name means, whichever tool wrote it.
 
     Knows kohya (`lora_unet_`, `lora_te_`, `lora_te1_`, with or without `text_model_`), LyCORIS's wrapper
-    (`lycoris_`), diffusers paths (with `processor`, and the old `_lora`), PEFT (`base_model.model.`), ComfyUI.
+    (`lycoris_`), diffusers paths (with `processor`, and the old `_lora`; `transformer.`), OneTrainer
+    (`lora_transformer_`), PEFT (`base_model.model.`), ComfyUI.
     """
     path = name.removesuffix(".weight").removesuffix("_lora").replace("base_model.model.", "", 1)
     part = None

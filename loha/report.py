@@ -59,9 +59,11 @@ def left_off_lines(binding: Binding, *, faults: bool = False) -> list[str]:
     for name, skip in binding.skipped.items():
         if not (faults and skip.asked):
             reasons[skip.reason].append(name)
+    # A reason that stands alone can say which weight; many share a line.
+    found = {str(binding.skipped[names[0]]) if len(names) == 1 else reason: names for reason, names in reasons.items()}
     if binding.unknown:
-        reasons["no weight of this model has that name"] = list(binding.unknown)
-    return [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
+        found["no weight of this model has that name"] = list(binding.unknown)
+    return [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in found.items()]
 
 
 def norm_lines(binding: Binding, device: torch.device) -> list[str]:

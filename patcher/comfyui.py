@@ -24,6 +24,8 @@ from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..loha.targets import Place
+
 _FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 # What rewriting in place leans on. A core without one of them is not known, and gets its own reload.
 _PATCHER_PARTS = (
@@ -32,6 +34,15 @@ _PATCHER_PARTS = (
     "weight_inplace_update", "patch_weight_to_device", "partially_load", "unpatch_model",
 )
 _MODEL_PARTS = ("current_weight_patches_uuid", "model_lowvram", "device")
+# Classes of comfy.supported_models whose base model is sure; of the others it is unknown.
+_BASES = {
+    **dict.fromkeys(("SD15", "SD15_instructpix2pix"), "SD 1.5"),
+    **dict.fromkeys(("SD20", "SD21UnclipL", "SD21UnclipH", "LotusD"), "SD 2"),
+    **dict.fromkeys(("SDXL", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B", "SDXL_instructpix2pix"), "SDXL"),
+    "SDXLRefiner": "SDXL refiner", "SD3": "SD 3",
+    **dict.fromkeys(("Flux", "FluxInpaint", "FluxSchnell"), "Flux"),
+    **dict.fromkeys(("HunyuanVideo", "HunyuanVideoI2V", "HunyuanVideoSkyreelsI2V"), "HunyuanVideo"),
+}
 _WHOLE = 1e32  # bytes: more than any model, as ComfyUI itself says it
 
 
@@ -68,6 +79,20 @@ def checks_choices() -> bool:
     import execution
 
     return "io.Combo" in inspect.getsource(execution.validate_inputs)
+
+
+def base_model(patcher: ModelPatcher) -> str:
+    """The base model that the model's class stands for, "" where it does not tell."""
+    return _BASES.get(type(getattr(patcher.model, "model_config", None)).__name__, "")
+
+
+def names_of(patcher: ModelPatcher, *, is_text: bool) -> dict[str, Place]:
+    """ComfyUI's own map of a model's module names, for architectures other than SD's; it knows parts of weights."""
+    if not is_text and not hasattr(patcher.model, "model_config"):
+        return {}
+    make = comfy.lora.model_lora_keys_clip if is_text else comfy.lora.model_lora_keys_unet
+    return {name: Place(weight) if isinstance(weight, str) else Place(*weight)
+            for name, weight in make(patcher.model, {}).items()}
 
 
 def merge_dtype(device: torch.device) -> torch.dtype:

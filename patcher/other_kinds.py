@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..loha import files
 from ..loha.binding import Binding, Bound, Skip, Target
+from ..loha.fitting import LOWER
+from ..loha.targets import listed
 
 # Kinds whose tensors alone do not tell what weight they fit; ComfyUI only logs it when they do not.
 _UNTOLD = ("oft", "boft", "glora")
@@ -20,19 +22,30 @@ def core_patches(binding: Binding) -> tuple[dict[str, dict[str, object]], dict[s
     found, failed = {}, {}
     for name, bound in binding.others.items():
         tensors = {files.tensor_name(name, suffix): tensor for suffix, tensor in bound.module.items()}
-        # Core names the patch of a bias after the weight beside it.
+        # Core names the patch of a bias after the weight beside it; parts of weights it mixes up there.
         weight = bound.target.weight.removesuffix("bias").removesuffix("weight") + "weight"
         patches = comfy.lora.load_lora(tensors, {name.removesuffix("_lora"): weight}, log_missing=False)
-        shape = "×".join(map(str, bound.target.shape))
         if not patches:
-            failed[name] = Skip(f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}")
+            failed[name] = Skip(f"ComfyUI has no adapter for its tensors: {', '.join(sorted(bound.module))}",
+                                remedy="Update ComfyUI, or get a file of another kind.")
         elif not all(_changes(patch, bound.target) for patch in patches.values()):
-            failed[name] = Skip(f"ComfyUI's adapter cannot put it on {shape}")
+            failed[name] = Skip(f"ComfyUI's adapter cannot put it on {listed(bound.target.shape)}")
         elif not all(_is_finite(key, patch, bound) for key, patch in patches.items()):
-            failed[name] = Skip(f"what it adds is not finite in the weight's dtype, {bound.target.dtype_name}")
+            failed[name] = Skip(f"what it adds is not finite in the weight's dtype, {bound.target.dtype_name}",
+                                remedy=LOWER)
         else:
-            found[name] = patches
+            found[name] = {_key(key, bound.target): patch for key, patch in patches.items()}
     return found, failed
+
+
+def _key(key: str, target: Target) -> str | tuple:
+    """ComfyUI's key of a patch on `key`, the weight itself or its bias, where the target is a part of a weight."""
+    span = target.span
+    if key != target.weight and span is not None and span[0] != 0:
+        span = None  # a bias has rows alone
+    if span is None and target.reorder is None:
+        return key
+    return (key, span) if target.reorder is None else (key, span, target.reorder)
 
 
 def _changes(adapter: object, target: Target) -> bool:

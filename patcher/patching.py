@@ -6,16 +6,17 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
-import comfy.lora
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..loha import Loha, SettingsError, product
-from ..loha.binding import Binding, Skip, Target, bind
+from ..loha.binding import Binding, Bound, Place, Skip, Target, bind
 from ..loha.factors import Factors
 from ..loha.kernels import PackedFactors, Workspace
+from ..loha.targets import row_order
 from . import comfyui
 from .adapter import LohaAdapter
 from .other_kinds import core_patches
@@ -39,17 +40,23 @@ class Strengths:
                 raise SettingsError(f"{name} is {strength}; give a finite number.")
 
     def of(self, target: Target) -> float:
-        return (self.model if target.is_unet else self.clip) * (self.blocks[target.block] if self.blocks else 1.0)
+        return self.model if target.is_unet else self.clip
+
+    def block(self, target: Target) -> float:
+        return self.blocks[target.block] if self.blocks else 1.0
 
 
 def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengths: Strengths) -> Binding:
     """Bind to the weights of both models; ComfyUI's own name map serves architectures other than SD's."""
     targets = [*_targets(model, "diffusion_model."), *(_targets(clip.patcher) if clip is not None else ())]
     absent = dict.fromkeys(("te1", "te2", "te3"), _NO_CLIP if strengths.clip else _CLIP_OFF) if clip is None else {}
-    binding = bind(loha, targets, strengths.of, absent=absent)
-    if binding.unknown:
-        binding = bind(loha, targets, strengths.of, absent=absent, names=_core_names(model, clip))
-    return binding
+
+    def names() -> dict[str, Place]:
+        return comfyui.names_of(model, is_text=False) | (
+            comfyui.names_of(clip.patcher, is_text=True) if clip is not None else {})
+
+    return bind(loha, targets, strengths.of, block_weight=strengths.block, names=names, absent=absent,
+                model=comfyui.base_model(model))
 
 
 def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_text: bool) -> Binding:
@@ -57,11 +64,8 @@ def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_tex
     targets = list(_targets(patcher) if is_text else _targets(patcher, "diffusion_model."))
     other = Skip("for the U-Net" if is_text else "for the text encoder", asked=True)
     absent = {"unet": other} if is_text else dict.fromkeys(("te1", "te2", "te3"), other)
-    binding = bind(loha, targets, strengths.of, absent=absent)
-    if binding.unknown:
-        names = (comfy.lora.model_lora_keys_clip if is_text else comfy.lora.model_lora_keys_unet)(patcher.model, {})
-        binding = bind(loha, targets, strengths.of, absent=absent, names=_whole_weights(names))
-    return binding
+    return bind(loha, targets, strengths.of, block_weight=strengths.block, absent=absent,
+                names=partial(comfyui.names_of, patcher, is_text=is_text), model=comfyui.base_model(patcher))
 
 
 def patch(binding: Binding, model: ModelPatcher,
@@ -95,9 +99,8 @@ def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, w
         patcher = model if bound.target.is_unet else text
         # A core that streams its weights sends the patches along by itself.
         device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
-        factors = _factors(binding.loha, device)[name]
-        adapter = LohaAdapter.of(factors, bound.module.alpha, bound.module.dora_scale, workspace)
-        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.weight] = adapter
+        adapter = LohaAdapter.of(*_in_order(binding.loha, name, bound, device), workspace)
+        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.key] = adapter
     for name, bound in binding.others.items():
         (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
     return binding, dict(unet), dict(encoder)
@@ -122,17 +125,23 @@ def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
     return loha.memo["factors", device]
 
 
+def _in_order(loha: Loha, name: str, bound: Bound, device: torch.device
+              ) -> tuple[Factors, float | None, torch.Tensor | None]:
+    """Factors, alpha and DoRA scale of a module, rows in the model's order; made once for a file."""
+    factors, dora_scale, reorder = _factors(loha, device)[name], bound.module.dora_scale, bound.target.reorder
+    if reorder is not None:
+        key = ("factors", device, name, reorder)
+        if key not in loha.memo:
+            rows = row_order(reorder, bound.target.shape[0])
+            by_rows = dora_scale is not None and product.dora_axis(dora_scale.shape, bound.target.shape) == 0
+            loha.memo[key] = (
+                factors._replace(w1_a=factors.w1_a[rows.to(factors.w1_a.device)],
+                                 w2_a=factors.w2_a[rows.to(factors.w2_a.device)]),
+                dora_scale[rows.to(dora_scale.device)] if by_rows else dora_scale)
+        factors, dora_scale = loha.memo[key]
+    return factors, bound.module.alpha, dora_scale
+
+
 def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:
     for weight, tensor in patcher.model_state_dict(prefix).items():
         yield Target(weight, tuple(tensor.shape), tensor.dtype)
-
-
-def _core_names(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, str]:
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    if clip is not None:
-        names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
-    return _whole_weights(names)
-
-
-def _whole_weights(names: dict[str, object]) -> dict[str, str]:
-    return {name: weight for name, weight in names.items() if isinstance(weight, str)}

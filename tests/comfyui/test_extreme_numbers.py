@@ -129,3 +129,15 @@ def test_a_product_that_is_finite_but_huge_is_applied(comfy, nodes, dtype):
     patched.partially_load(CPU, 1 << 40)
     assert float(patched.model.diffusion_model.linear.weight[7, 7]) == pytest.approx((2 * 6e4**2) ** 2, rel=1e-2)
     patched.detach()
+
+
+@pytest.mark.parametrize("block, dtype", [("1e308", torch.bfloat16), ("1e38", torch.float16)], ids=str)
+def test_a_block_weight_beyond_the_dtype_is_what_the_error_speaks_of(comfy, nodes, block, dtype):
+    module = LohaModule("m", *(torch.full(shape, 0.1) for shape in ((20, 1), (1, 12)) * 2))
+    patcher = _patcher(comfy, {"linear": torch.zeros(20, 12, dtype=dtype)})
+    with pytest.raises(LohaError) as error:
+        nodes.ApplyLoha.execute(patcher, Loha({"diffusion_model.linear": module}), 1.0, 1.0, False,
+                                block_weights=block + ",1" * 25)
+    assert str(error.value).endswith(
+        f"its strength 1 × block weight {float(block):g} is not finite in the weight's dtype, "
+        f"{str(dtype).removeprefix('torch.')}. Choose a lower strength or block weight.")

@@ -21,8 +21,9 @@ FLOORS = (
 LIBRARY = (
     ("errors", "scale", "factors"),
     ("module", "precision", "naming", "block_weights"),
-    ("product",),
-    ("foreign_kinds", "kernels", "files"),
+    ("product", "targets"),
+    ("foreign_kinds", "kernels", "files", "base_models"),
+    ("fitting",),
     ("binding",),
     ("report",),
     ("training",),
