@@ -13,11 +13,15 @@ from .module import LohaModule
 from .targets import Skip, Target, listed
 
 LOWER = "Choose a lower strength or block weight."
+_UNPACKED = "Load a checkpoint that is not quantised, or is in float8."
 _RANGE = "Load the model in a dtype of a wider range, such as bfloat16, or get the file anew: it may be damaged."
 
 
 def misfit(module: LohaModule | Mapping[str, Tensor], target: Target, bias: tuple[int, ...] | None) -> Skip | None:
     """Why a module's shape cannot go on a target whose layer has this bias; None when it can."""
+    if target.is_packed:
+        packed = f"packed as {target.dtype_name} {listed(target.shape)},"
+        return Skip(f"a LoHa cannot be added to quantised numbers, {packed}", target.where, remedy=_UNPACKED)
     if not isinstance(module, LohaModule):
         return foreign_kinds.misfit(module, target.shape, bias)
     if not module.fits(target.shape):

@@ -34,6 +34,7 @@ class Target:
         shape: of the part, where there is a `span`.
         span: None for the whole weight.
         reorder: brings rows from the order that the file has to the model's; None where they are the same.
+        is_packed: numbers of another format are packed into it, which nothing can be added to as it is.
     """
 
     weight: str
@@ -41,6 +42,7 @@ class Target:
     dtype: torch.dtype
     span: Span | None = None
     reorder: Reorder | None = None
+    is_packed: bool = False
 
     def part(self, place: Place) -> Target | Skip:
         """What `place` means of this whole weight, or why it can mean nothing."""

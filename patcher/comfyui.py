@@ -25,6 +25,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..loha.targets import Place
+from ..text import show
 
 _FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 # What rewriting in place leans on. A core without one of them is not known, and gets its own reload.
@@ -93,6 +94,35 @@ def names_of(patcher: ModelPatcher, *, is_text: bool) -> dict[str, Place]:
     make = comfy.lora.model_lora_keys_clip if is_text else comfy.lora.model_lora_keys_unet
     return {name: Place(weight) if isinstance(weight, str) else Place(*weight)
             for name, weight in make(patcher.model, {}).items()}
+
+
+def is_packed(weight: Tensor) -> bool:
+    """Whether a weight is plain integers, into which some pack has packed its numbers.
+
+    ComfyUI's own quantised tensors, and those of packs that patch them as they are unpacked, are classes of their own.
+    """
+    return not weight.is_floating_point() and type(weight) in (Tensor, torch.nn.Parameter)
+
+
+def obstacle_to_merging(adapter: Callable[..., object]) -> str:
+    """Why weights would not be merged, "" where they are: another pack may have put a merge of its own in place.
+
+    Args:
+        adapter: makes one of factors, an alpha and a DoRA scale.
+    """
+    merge = comfy.lora.calculate_weight
+    if merge.__module__ == "comfy.lora":
+        return ""
+    one = adapter((torch.ones(1, 1),) * 4, None, None)
+    try:
+        merged = merge([(2.0, one, 1.0, None, None)], torch.ones(1, 1), "weight")
+        if merged.item() == 3.0:
+            return ""
+        what = "does not add them"
+    except Exception as error:  # whatever a stranger's code may raise
+        what = f"fails with {type(error).__name__}: {show(error)}"
+    return (f"'{show(merge.__module__)}' has replaced ComfyUI's merge of weights by one that does not know adapters "
+            f"such as LoHas: it {what}. Update that pack, or remove it; no LoHa can be applied beside it.")
 
 
 def merge_dtype(device: torch.device) -> torch.dtype:

@@ -12,7 +12,7 @@ import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..loha import Loha, SettingsError, product
+from ..loha import BindError, Loha, SettingsError, product
 from ..loha.binding import Binding, Bound, Place, Skip, Target, bind
 from ..loha.factors import Factors
 from ..loha.kernels import PackedFactors, Workspace
@@ -92,6 +92,8 @@ def patches_for_hook(binding: Binding, patcher: ModelPatcher) -> tuple[Binding, 
 def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, workspace: Workspace | None = None
              ) -> tuple[Binding, dict[float, dict], dict[float, dict]]:
     """The binding less what ComfyUI has no adapter for, and strength → weight → patch of both models."""
+    if binding.modules and (obstacle := comfyui.obstacle_to_merging(LohaAdapter.of)):
+        raise BindError(obstacle)
     foreign, failed = core_patches(binding)
     binding = binding.without(failed)
     unet, encoder = defaultdict(dict), defaultdict(dict)
@@ -144,4 +146,4 @@ def _in_order(loha: Loha, name: str, bound: Bound, device: torch.device
 
 def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:
     for weight, tensor in patcher.model_state_dict(prefix).items():
-        yield Target(weight, tuple(tensor.shape), tensor.dtype)
+        yield Target(weight, tuple(tensor.shape), tensor.dtype, is_packed=comfyui.is_packed(tensor))
