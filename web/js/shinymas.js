@@ -2,6 +2,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
+import { showCurve } from "./training.js";
 import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
@@ -10,8 +11,13 @@ const SHOWN = new Set([
 ]);
 const RUNS = 64; // of the server's history that are looked through
 
+function show(node, output) {
+  say(node, output);
+  showCurve(node, output);
+}
+
 function sayAgain() {
-  for (const [node, path] of nodesWithPaths()) say(node, keptOutput(node, path));
+  for (const [node, path] of nodesWithPaths()) show(node, keptOutput(node, path));
 }
 
 // A node's part of a prompt, as text: itself and all that it follows from, whatever the numbers of the nodes are.
@@ -56,7 +62,7 @@ async function recall({ detail: { prompt_id: id } }) {
     if (!said) continue;
     node.shinymasSaid = part;
     keepOutput(node, path, said.outputs[path]);
-    say(node, said.outputs[path]);
+    show(node, said.outputs[path]);
   }
 }
 
@@ -94,7 +100,7 @@ app.registerExtension({
     };
     nodeType.prototype.onExecuted = function (output, ...args) {
       onExecuted?.call(this, output, ...args);
-      say(this, output);
+      show(this, output);
     };
   },
 });
