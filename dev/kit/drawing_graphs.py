@@ -50,7 +50,7 @@ def build(version: Version) -> dict:
     graph.notes("draw", lambda language: _words(version, language), 0, 320, HEIGHT)
     model = graph.column("1 Model · モデル · 模型", "#b58b2a", 350, 310, HEIGHT)
     character = graph.column("2 Character · キャラクター · 角色", "#c0629b", 690, 340, HEIGHT)
-    sampling = graph.column("3 Sampling · サンプリング · 采样", "#4f9a5f", 1060, 280, HEIGHT)
+    sampling = graph.column("3 Sampling · 生成 · 采样", "#4f9a5f", 1060, 280, HEIGHT)
     picture = graph.column("4 Picture · 画像 · 图片", "#3f8fc4", 1370, 300, HEIGHT)
 
     checkpoint = graph.node("CheckpointLoaderSimple", model.box(165), models=[CHECKPOINT],

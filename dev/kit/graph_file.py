@@ -136,7 +136,8 @@ class Graph:
         if title:
             node["title"] = title
         if kind == "MarkdownNote":
-            # None of its own: on the front end's brown its text has 2.8 : 1 in Nodes 2.0.
+            # None of its own: on the front end's brown its text has 2.8 : 1 in Nodes 2.0. (Code has 4.2 on a
+            # plain node: the notes write names in bold.)
             node |= {"color": "", "bgcolor": ""}
         if models:
             node["properties"]["models"] = list(models)

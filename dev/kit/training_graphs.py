@@ -85,9 +85,9 @@ save_model_as = "safetensors"
 
 RUNS = (
     Run("v2.0", 640, 4, PAGE_CONFIG, is_tuning=False, about={
-        "en": "640 px, 31 epochs; `config` is the page's, as printed there.",
-        "ja": "640 px、31エポック。`config`はモデルページに載っているものです。",
-        "zh": "640 px，31 轮。`config` 即模型页面上的配置。"}),
+        "en": "640 px, 31 epochs; **config** is the page's, as printed there.",
+        "ja": "640 px、31エポック。**config**はモデルページに載っているものです。",
+        "zh": "640 px，31 轮。**config** 即模型页面上的配置。"}),
     Run("v2.1", 768, 2, "", is_tuning=True, about={
         "en": "v2.0 tuned further: 768 px, batch size and learning rate halved.",
         "ja": "v2.0の追加学習：768 px、バッチサイズと学習率は半分。",

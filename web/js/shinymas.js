@@ -83,9 +83,14 @@ function tellOfRefusedHalves() {
   };
 }
 
+// The notes' links: Nodes 2.0 writes links with a contrast of 4.3 : 1.
+const STYLE = ["civitai.com/api/download/models/", "huggingface.co/gustproof/"].map(
+  (address) => `.comfy-markdown-content a[href*="${address}"]`).join(", ") + " { color: inherit; }";
+
 app.registerExtension({
   name: "shinymas.said",
   setup() {
+    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     afterLoading(sayAgain);
     api.addEventListener("execution_success", recall);
     tellOfRefusedHalves();

@@ -19,6 +19,7 @@ const UNUSED = {
   ],
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
+  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed"],
   ShinyMasApplyLoha: (value, names, linked) => linked("clip") ? [] : ["strength_clip"],
 };
 
@@ -81,6 +82,30 @@ function addFold(node, folded) {
   node.shinymasFold();
 }
 
+// The canvas names a box of text only while it is empty: a small label above it, for those that it cannot be told from.
+const LABELLED = new Set(["before", "after", "config", "dataset"]);
+const LABEL_ROOM = 15;
+
+function addLabels(node) {
+  const boxes = node.widgets.filter((widget) => LABELLED.has(widget.name) && widget.element);
+  for (const widget of boxes) widget.options.margin = LABEL_ROOM;
+  const { onDrawForeground } = node;
+  node.onDrawForeground = function (pen, ...args) {
+    onDrawForeground?.call(this, pen, ...args);
+    if (this.flags.collapsed || app.canvas.ds.scale < 0.5) return;
+    pen.save();
+    pen.font = "11px sans-serif";
+    pen.textAlign = "left";
+    pen.fillStyle = LiteGraph.WIDGET_SECONDARY_TEXT_COLOR;
+    for (const widget of boxes) {
+      if (isShown(this, widget)) pen.fillText(widget.label ?? widget.name, LABEL_ROOM, widget.y + LABEL_ROOM - 4);
+    }
+    pen.restore();
+  };
+}
+
+const isShown = (node, widget) => !widget.hidden && !widget.options.hidden && (!widget.advanced || node.showAdvanced);
+
 function judgeAll() {
   for (const [node] of nodesWithPaths()) {
     if (node.shinymasFields) judge(node);
@@ -112,6 +137,7 @@ app.registerExtension({
         };
       }
       addFold(this, folded);
+      addLabels(this);
       judge(this);
       return result;
     };
