@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.graph_file import Graph
+from kit.graph_file import Column, Graph
 
 # A stand-in that may be linked: CreativeML Open RAIL-M, and the file that ComfyUI's own templates link.
 CHECKPOINT = {
@@ -44,24 +44,31 @@ VERSIONS = (
 HEIGHT = 850
 
 
+def model_nodes(graph: Graph, column: Column, version: Version,
+                strength: tuple[int, str] | None = None) -> tuple[int, int, int]:
+    """Fill `column` with checkpoint, Load LoHa and Apply LoHa; their ids. `strength`: the output that gives both."""
+    checkpoint = graph.node("CheckpointLoaderSimple", column.box(165), models=[CHECKPOINT],
+                            title="Checkpoint: an SD 1.5 anime model", widgets={"ckpt_name": CHECKPOINT["name"]})
+    loha = graph.node("ShinyMasLoadLoha", column.box(220), models=[version.lora] if version.lora else (),
+                      widgets={"lora_name": version.file})
+    apply = graph.node(
+        "ShinyMasApplyLoha", column.box(),
+        widgets={"strength_model": 1.0, "strength_clip": 1.0, "strict": False, "block_weights": ""},
+        links={"model": (checkpoint, "MODEL"), "loha": (loha, "loha"), "clip": (checkpoint, "CLIP")}
+        | ({"strength_model": strength, "strength_clip": strength} if strength else {}))
+    return checkpoint, loha, apply
+
+
 def build(version: Version) -> dict:
     """The graph of one version: checkpoint and LoHa, character prompt, sampler, picture."""
     graph = Graph()
-    graph.notes("draw", lambda language: _words(version, language), 0, 320, HEIGHT)
+    graph.notes("draw", lambda language: words(version, language), 0, 320, HEIGHT)
     model = graph.column("1 Model · モデル · 模型", "#b58b2a", 350, 310, HEIGHT)
     character = graph.column("2 Character · キャラクター · 角色", "#c0629b", 690, 340, HEIGHT)
     sampling = graph.column("3 Sampling · 生成 · 采样", "#4f9a5f", 1060, 280, HEIGHT)
     picture = graph.column("4 Picture · 画像 · 图片", "#3f8fc4", 1370, 300, HEIGHT)
 
-    checkpoint = graph.node("CheckpointLoaderSimple", model.box(165), models=[CHECKPOINT],
-                            title="Checkpoint: an SD 1.5 anime model", widgets={"ckpt_name": CHECKPOINT["name"]})
-    loha = graph.node("ShinyMasLoadLoha", model.box(220), models=[version.lora] if version.lora else (),
-                      widgets={"lora_name": version.file})
-    apply = graph.node(
-        "ShinyMasApplyLoha", model.box(),
-        widgets={"strength_model": 1.0, "strength_clip": 1.0, "strict": False, "block_weights": ""},
-        links={"model": (checkpoint, "MODEL"), "loha": (loha, "loha"), "clip": (checkpoint, "CLIP")})
-
+    checkpoint, _, apply = model_nodes(graph, model, version)
     prompt = graph.node(
         "ShinyMasCharacterPrompt", character.box(),
         widgets={"character": "Kazano Hiori", "model_version": version.name, "tag_set": "identity", "max_tags": 20,
@@ -98,7 +105,8 @@ _HOW = {"en": ("under that name", "downloaded by hand from the list on that page
         "zh": ("以此文件名下载", "从该页面的列表中手动下载")}
 
 
-def _words(version: Version, language: str) -> dict[str, str]:
+def words(version: Version, language: str) -> dict[str, str]:
+    """What a note says of this version."""
     return {"version": version.name, "file": version.file, "trigger": version.trigger,
             "link": version.url or version.page, "how": _HOW[language][version.url is None]}
 

@@ -21,7 +21,7 @@ PACK = {"cnr_id": "shinymas-loha", "ver": "0.1.0"}
 class Kind:
     """A node type: its input sockets, output sockets (name, type) and widgets, in ComfyUI's order.
 
-    An input socket whose name is also a widget's is that widget, fed by a link.
+    A widget that a link feeds gets a socket in the graph.
     """
 
     inputs: Sequence[tuple[str, str]] = ()
@@ -50,8 +50,18 @@ KINDS = {
                  ("layout", "IMAGE")],
         widgets=["people", "shared", "negative", "model_version", "tag_set", "method", "feather", "width", "height",
                  "cast"], origin=PACK),
+    "ShinyMasCharacterList": Kind(
+        outputs=[("positive", "STRING"), ("character", "STRING"), ("label", "STRING"), ("cards", "INT"),
+                 ("strength", "FLOAT"), ("title", "STRING"), ("lora_name", "COMBO")],
+        widgets=["unit", "minimum_cards", "model_version", "tag_set", "max_tags", "weight", "before", "after",
+                 "exclude", "names", "strengths", "label_script", "run", "index", "control_after_generate", "cast",
+                 "lora_files"], origin=PACK),
+    "ShinyMasSheet": Kind(
+        inputs=[("images", "IMAGE"), ("labels", "STRING"), ("characters", "STRING")],
+        outputs=[("sheet", "IMAGE")],
+        widgets=["columns", "cell_size", "title", "keep_in", "write_thumbnails"], origin=PACK),
     "CLIPSetLastLayer": Kind([("clip", "CLIP")], [("CLIP", "CLIP")], ["stop_at_clip_layer"]),
-    "CLIPTextEncode": Kind([("clip", "CLIP"), ("text", "STRING")], [("CONDITIONING", "CONDITIONING")], ["text"]),
+    "CLIPTextEncode": Kind([("clip", "CLIP")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     "EmptyLatentImage": Kind(outputs=[("LATENT", "LATENT")], widgets=["width", "height", "batch_size"]),
     "KSampler": Kind(
         [("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("latent_image", "LATENT")],
@@ -130,9 +140,6 @@ class Graph:
             "properties": {**spec.origin, "Node name for S&R": kind},
             "widgets_values": list(widgets.values()),
         }
-        for slot in node["inputs"]:
-            if slot["name"] in spec.widgets:
-                slot["widget"] = {"name": slot["name"]}
         if title:
             node["title"] = title
         if kind == "MarkdownNote":
@@ -148,8 +155,11 @@ class Graph:
 
     def _link(self, node: dict, name: str, source_id: int, output: str) -> None:
         source = self._nodes[source_id - 1]
-        slot = [slot["name"] for slot in node["inputs"]].index(name)
         from_slot = [slot["name"] for slot in source["outputs"]].index(output)
+        if name in KINDS[node["type"]].widgets:
+            node["inputs"].append({"name": name, "type": source["outputs"][from_slot]["type"], "link": None,
+                                   "widget": {"name": name}})
+        slot = [slot["name"] for slot in node["inputs"]].index(name)
         link_id = len(self._links) + 1
         self._links.append([link_id, source_id, from_slot, node["id"], slot, source["outputs"][from_slot]["type"]])
         source["outputs"][from_slot]["links"].append(link_id)

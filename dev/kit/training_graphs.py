@@ -5,18 +5,15 @@ Widgets and their values are the libraries' own fields, so that a graph cannot f
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from kit.drawing_graphs import CHECKPOINT, HEIGHT
 from kit.graph_file import KINDS, PACK, Graph, Kind
+from kit.workspace import library
 
-ROOT = Path(__file__).resolve().parents[2]
 GOES_ON_FROM = "shinymas-v2.0-000028.safetensors"
 
 
@@ -86,23 +83,13 @@ save_model_as = "safetensors"
 RUNS = (
     Run("v2.0", 640, 4, PAGE_CONFIG, is_tuning=False, about={
         "en": "640 px, 31 epochs; **config** is the page's, as printed there.",
-        "ja": "640 px、31エポック。**config**はモデルページに載っているものです。",
-        "zh": "640 px，31 轮。**config** 即模型页面上的配置。"}),
+        "ja": "640 px、31エポック。**設定ファイル**（config）はモデルページに載っているものです。",
+        "zh": "640 px，31 轮。**配置**（config）即模型页面上的配置。"}),
     Run("v2.1", 768, 2, "", is_tuning=True, about={
         "en": "v2.0 tuned further: 768 px, batch size and learning rate halved.",
         "ja": "v2.0の追加学習：768 px、バッチサイズと学習率は半分。",
         "zh": "在 v2.0 上继续训练：768 px，批量大小和学习率减半。"}),
 )
-
-
-def library(name: str):
-    """A module of the pack, loaded under a package name of its own."""
-    if "shinymas_loha" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "shinymas_loha", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-        sys.modules["shinymas_loha"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["shinymas_loha"])
-    return importlib.import_module(f"shinymas_loha.{name}")
 
 
 def build(run: Run) -> dict:
@@ -179,7 +166,6 @@ def _kinds(data: dict, settings: dict) -> dict[str, Kind]:
             [("loha", "SHINYMAS_LOHA"), ("loss_curve", "IMAGE"), ("report", "STRING")], origin=PACK),
         "ShinyMasSaveLoha": Kind(
             [("loha", "SHINYMAS_LOHA")], [("path", "STRING")], ["name", "precision", "write_cast"], origin=PACK),
-        "CLIPTextEncode": Kind([("clip", "CLIP")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     }
 
 

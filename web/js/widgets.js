@@ -20,6 +20,9 @@ const UNUSED = {
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
   ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed"],
+  ShinyMasScene: (value, names, linked) => linked("latent") ? ["width", "height"] : [],
+  ShinyMasCharacterList: (value) => [...(value("names")?.trim() ? ["unit"] : []),
+    ...(value("run") === "whole cast" ? ["index"] : [])],
   ShinyMasApplyLoha: (value, names, linked) => linked("clip") ? [] : ["strength_clip"],
 };
 
@@ -82,12 +85,11 @@ function addFold(node, folded) {
   node.shinymasFold();
 }
 
-// The canvas names a box of text only while it is empty: a small label above it, for those that it cannot be told from.
-const LABELLED = new Set(["before", "after", "config", "dataset"]);
+// The canvas names a box of text only while it is empty: a small label above it.
 const LABEL_ROOM = 15;
 
 function addLabels(node) {
-  const boxes = node.widgets.filter((widget) => LABELLED.has(widget.name) && widget.element);
+  const boxes = node.widgets.filter((widget) => node.shinymasFields.has(widget.name) && widget.element);
   for (const widget of boxes) widget.options.margin = LABEL_ROOM;
   const { onDrawForeground } = node;
   node.onDrawForeground = function (pen, ...args) {
