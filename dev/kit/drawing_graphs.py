@@ -68,13 +68,14 @@ def build(version: Version) -> dict:
     sampling = graph.column("3 Sampling · 生成 · 采样", "#4f9a5f", 1060, 280, HEIGHT)
     picture = graph.column("4 Picture · 画像 · 图片", "#3f8fc4", 1370, 300, HEIGHT)
 
-    checkpoint, _, apply = model_nodes(graph, model, version)
+    checkpoint, loha, apply = model_nodes(graph, model, version)
     prompt = graph.node(
         "ShinyMasCharacterPrompt", character.box(),
         widgets={"character": "Kazano Hiori", "model_version": version.name, "tag_set": "identity", "max_tags": 20,
                  "weight": 1.0, "before": "masterpiece, best quality", "after": "looking at viewer, outdoors, blue sky",
                  "exclude": "", "pick": "selected", "seed": 0, "control_after_generate": "fixed",
-                 "cast": "shinymas"})
+                 "cast": "shinymas"},
+        links={"loha": (loha, "loha")})
 
     skip = graph.node("CLIPSetLastLayer", sampling.box(62), title="Clip skip 2",
                       widgets={"stop_at_clip_layer": -2}, links={"clip": (apply, "clip")})

@@ -40,7 +40,7 @@ KINDS = {
         outputs=[("model", "MODEL"), ("clip", "CLIP"), ("report", "STRING")],
         widgets=["strength_model", "strength_clip", "strict", "block_weights"], origin=PACK),
     "ShinyMasCharacterPrompt": Kind(
-        inputs=[("previous", "STRING")],
+        inputs=[("previous", "STRING"), ("loha", "SHINYMAS_LOHA")],
         outputs=[("positive", "STRING"), ("negative", "STRING"), ("character", "STRING"), ("cards", "INT")],
         widgets=["character", "model_version", "tag_set", "max_tags", "weight", "before", "after", "exclude",
                  "pick", "seed", "control_after_generate", "cast"], origin=PACK),

@@ -6,8 +6,9 @@ import { showCurve } from "./training.js";
 import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
-  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasTrainingData",
-  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene",
+  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasHookLoha", "ShinyMasTrainingData",
+  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene", "ShinyMasCharacterList",
+  "ShinyMasSheet",
 ]);
 const RUNS = 64; // of the server's history that are looked through
 
@@ -83,6 +84,19 @@ function tellOfRefusedHalves() {
   };
 }
 
+// The server lists a pack's graphs as the disk does: the newest version first here, training last.
+function sortTemplates() {
+  const pack = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-3));
+  const rank = (name) => name.startsWith("train-") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
+  const order = (one, other) => rank(one) - rank(other) || (rank(one) ? 1 : -1) * one.localeCompare(other);
+  const ask = api.getWorkflowTemplates;
+  api.getWorkflowTemplates = async function (...args) {
+    const templates = await ask.apply(this, args);
+    templates?.[pack]?.sort?.(order);
+    return templates;
+  };
+}
+
 // The notes' links: Nodes 2.0 writes links with a contrast of 4.3 : 1.
 const STYLE = ["civitai.com/api/download/models/", "huggingface.co/gustproof/"].map(
   (address) => `.comfy-markdown-content a[href*="${address}"]`).join(", ") + " { color: inherit; }";
@@ -94,6 +108,7 @@ app.registerExtension({
     afterLoading(sayAgain);
     api.addEventListener("execution_success", recall);
     tellOfRefusedHalves();
+    sortTemplates();
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!SHOWN.has(nodeData.name)) return;

@@ -85,7 +85,7 @@ function addFold(node, folded) {
   node.shinymasFold();
 }
 
-// The canvas names a box of text only while it is empty: a small label above it.
+// The canvas names a box of text only while it is empty: a small label above a filled one.
 const LABEL_ROOM = 15;
 
 function addLabels(node) {
@@ -100,7 +100,7 @@ function addLabels(node) {
     pen.textAlign = "left";
     pen.fillStyle = LiteGraph.WIDGET_SECONDARY_TEXT_COLOR;
     for (const widget of boxes) {
-      if (isShown(this, widget)) pen.fillText(widget.label ?? widget.name, LABEL_ROOM, widget.y + LABEL_ROOM - 4);
+      if (widget.value && isShown(this, widget)) pen.fillText(widget.label ?? widget.name, LABEL_ROOM, widget.y + LABEL_ROOM - 4);
     }
     pen.restore();
   };
