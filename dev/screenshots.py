@@ -103,7 +103,7 @@ def plan() -> Image.Image:
     people, shared = node["widgets_values"][:2]
     casts = characters.load_casts(_NOBODYS)
     planned = scene.plan(people, shared, lambda name: casts.find(characters.DEFAULT_CAST, name))
-    return Image.fromarray(scene.draw(planned.people, 768, 512, 8.0))
+    return Image.fromarray(scene.draw(planned.people, 384, 256, 8.0))
 
 
 def sheet() -> Image.Image:
@@ -115,7 +115,7 @@ def sheet() -> Image.Image:
     def colour(index: int) -> np.ndarray:
         return np.full((96, 96, 3), list(bytes.fromhex(everyone[index].colour)), dtype=np.uint8)
 
-    drawn = drawing.draw(drawing.plan(labels), colour, (96, 96), "shinymas v2.1")
+    drawn = drawing.draw(drawing.plan(labels, 9), colour, (96, 96), "shinymas v2.1")
     return Image.fromarray((drawn * 255).round().astype(np.uint8))
 
 
@@ -143,8 +143,9 @@ def main() -> None:
             page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
             for version in ("v1.0", "v2.0", "v2.1"):
                 run(page, f"shinymas-{version}", _DRAWING)
-                got[f"shinymas-{version}"] = parts(page, "ShinyMasCharacterPrompt", (None, "tag_set"),
-                                                   ("shinymas_said", None))
+                widgets, said = parts(page, "ShinyMasCharacterPrompt", ("character", "model_version"),
+                                      ("shinymas_said", "shinymas_said"))
+                got[f"shinymas-{version}"] = [widgets, said.crop((0, 0, said.width, said.height * 4 // 10))]
             whole = shot(page, page.page.evaluate(_WHOLE))
             save(whole.resize((_WIDTH, round(whole.height * _WIDTH / whole.width)), Image.Resampling.LANCZOS),
                  README_PICTURE)

@@ -20,7 +20,7 @@ _PAGE = """<style>
          flex-direction: column; font-family: 'Noto Sans CJK JP', 'Noto Sans', sans-serif; }}
   .got {{ flex: 1; min-height: 0; display: flex; flex-direction: column; justify-content: center; align-items: center;
          gap: 10px; padding: {top}px 16px 12px; }}
-  .got img {{ max-width: 100%; min-height: 0; object-fit: contain; border-radius: 8px; }}
+  .got img {{ width: 100%; min-height: 0; object-fit: contain; }}
   .words {{ padding: 12px 20px 18px; background: #26303f; }}
   h1 {{ margin: 0; font-size: 34px; line-height: 1.2; }} p {{ margin: 4px 0 0; font-size: 23px; line-height: 1.3; }}
 </style>
@@ -44,7 +44,7 @@ CARDS = {
     "shinymas-scene": Card("Two people in one picture", ("1枚に2人を描く", "一张图里画两个人")),
     "shinymas-sheet": Card("The whole cast on one sheet", ("全員を1枚に並べる", "全员排成一张图")),
     "train-shinymas-v2.0": Card("Train a LoHa, as v2.0", ("自分の画像で学習する", "用自己的图片训练")),
-    "train-shinymas-v2.1": Card("Tune a LoHa, as v2.1", ("LoHaを追加学習する", "在已有 LoHa 上继续训练")),
+    "train-shinymas-v2.1": Card("Tune a LoHa, as v2.1", ("LoHaを追加学習する", "继续训练 LoHa")),
 }
 
 

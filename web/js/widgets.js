@@ -6,6 +6,7 @@ import { warn } from "./view.js";
 // A filled one takes the place of all the others.
 const WHOLE = new Set(["config", "dataset"]);
 const FOLD = "shinymas_fold";
+const CONTROL = "control_after_generate"; // the page's own, below a number
 
 // Of each node, the widgets that change nothing as it stands. `value` is undefined where a link decides.
 const UNUSED = {
@@ -19,10 +20,10 @@ const UNUSED = {
   ],
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
-  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed"],
+  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed", CONTROL],
   ShinyMasScene: (value, names, linked) => linked("latent") ? ["width", "height"] : [],
   ShinyMasCharacterList: (value) => [...(value("names")?.trim() ? ["unit"] : []),
-    ...(value("run") === "whole cast" ? ["index"] : [])],
+    ...(value("run") === "whole cast" ? ["index", CONTROL] : [])],
   ShinyMasApplyLoha: (value, names, linked) => linked("clip") ? [] : ["strength_clip"],
 };
 
@@ -124,7 +125,7 @@ app.registerExtension({
     if (!(nodeData.name in UNUSED)) return;
     const inputs = Object.entries({ ...nodeData.input?.required, ...nodeData.input?.optional });
     const folded = new Set(inputs.filter(([, [, options]]) => options?.advanced).map(([name]) => name));
-    const fields = new Set(inputs.map(([name]) => name));
+    const fields = new Set([...inputs.map(([name]) => name), CONTROL]);
     const { onNodeCreated, onConnectionsChange } = nodeType.prototype;
     nodeType.prototype.onNodeCreated = function (...args) {
       const result = onNodeCreated?.apply(this, args);
