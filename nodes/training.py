@@ -6,7 +6,6 @@ ComfyUI's start pays for the widgets alone: what reads, indexes and trains is im
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,22 +188,24 @@ class TrainLoha(io.ComfyNode):
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
         from ..loha.training.run.chart import loss_chart
-        from ..patcher.messages import tell
-        from ..patcher.trainer.display import Display
+        from ..patcher.trainer.display import Display, RunView
         from ..patcher.trainer.run import memory_advice, prepare
         from ..patcher.trainer.samples import Samples
         from .values import with_known_start
 
         began = time.monotonic()
         settings = with_known_start(settings)
-        with memory_advice(partial(tell, cls.hidden.unique_id)):
-            run = prepare(
-                model, clip, vae, data, settings, start=resume,
-                output=Path(folder_paths.get_folder_paths("loras")[0]),
-                cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
-            samples = Samples(model, clip, vae, run, data.options.resolution, settings)
-            display = Display(cls.hidden.unique_id, run, samples)
-            loha = run.go(display.watcher())
+        roots = folder_paths.get_folder_paths("loras")
+        view, run = RunView(cls.hidden.unique_id), None
+        try:
+            with memory_advice(view.advise):
+                run = prepare(model, clip, vae, data, settings, start=resume, output=Path(roots[0]),
+                              cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
+                samples = Samples(model, clip, vae, run, data.options.resolution, settings)
+                loha = run.go(Display(view, cls.hidden.unique_id, run, samples).watcher())
+        except Exception:  # a cancelled run is one too
+            view.end(run.stopped_report(roots) if run else "stopped: before the first step\nkept: nothing")
+            raise
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())
-        return io.NodeOutput(loha, chart, report, ui={"text": [report]})
+        return io.NodeOutput(loha, chart, report, ui=view.output(report))

@@ -5,16 +5,16 @@ Widgets and their values are the libraries' own fields, so that a graph cannot f
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from kit.drawing_graphs import CHECKPOINT, KINDS, PACK, Graph, Kind
+from kit.drawing_graphs import CHECKPOINT, HEIGHT
+from kit.graph_file import KINDS, PACK, Graph, Kind
+from kit.workspace import library
 
-ROOT = Path(__file__).resolve().parents[2]
+GOES_ON_FROM = "shinymas-v2.0-000028.safetensors"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Run:
     resolution: int
     batch_size: int
     config: str
-    goes_on_from: str | None
-    about: str
+    is_tuning: bool  # of the file that Load LoHa names
+    about: Mapping[str, str]
 
 
 # The page's own configuration of v2.0, as printed there.
@@ -81,22 +81,15 @@ save_model_as = "safetensors"
 """
 
 RUNS = (
-    Run("v2.0", 640, 4, PAGE_CONFIG, None,
-        "640 px, 31 epochs, the page's configuration as it is printed there. The page's run went on from another "
-        "LoHa by accident; connect a Load LoHa to `resume` to do so too."),
-    Run("v2.1", 768, 2, "", "shinymas-v2.0-000028.safetensors",
-        "v2.0 tuned further: 768 px, batch size and learning rate halved. `Load LoHa` holds what it goes on from."),
+    Run("v2.0", 640, 4, PAGE_CONFIG, is_tuning=False, about={
+        "en": "640 px, 31 epochs; **config** is the page's, as printed there.",
+        "ja": "640 px、31エポック。**設定ファイル**（config）はモデルページに載っているものです。",
+        "zh": "640 px，31 轮。**配置**（config）即模型页面上的配置。"}),
+    Run("v2.1", 768, 2, "", is_tuning=True, about={
+        "en": "v2.0 tuned further: 768 px, batch size and learning rate halved.",
+        "ja": "v2.0の追加学習：768 px、バッチサイズと学習率は半分。",
+        "zh": "在 v2.0 上继续训练：768 px，批量大小和学习率减半。"}),
 )
-
-
-def library(name: str):
-    """A module of the pack, loaded under a package name of its own."""
-    if "shinymas_loha" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "shinymas_loha", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-        sys.modules["shinymas_loha"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["shinymas_loha"])
-    return importlib.import_module(f"shinymas_loha.{name}")
 
 
 def build(run: Run) -> dict:
@@ -115,49 +108,48 @@ def build(run: Run) -> dict:
     KINDS.update(_kinds(data_values, setting_values))
 
     graph = Graph()
-    graph.group("Model", "#b58b2a", (400, 0, 400, 420))
-    graph.group("Pictures and settings", "#c0629b", (820, 0, 880, 1560))
-    graph.group("Training", "#4f9a5f", (1720, 0, 480, 1560))
-    graph.group("A first picture", "#3f8fc4", (2220, 0, 480, 1560))
-    graph.node("MarkdownNote", (0, 30, 380, 560), title="Start here", note=True, widgets={"text": _note(run)})
-    checkpoint = graph.node("CheckpointLoaderSimple", (420, 80, 360, 100), models=[CHECKPOINT],
-                            title="Checkpoint: any SD 1.5 anime model", widgets={"ckpt_name": CHECKPOINT["name"]})
-    links = {"model": (checkpoint, "MODEL"), "clip": (checkpoint, "CLIP"), "vae": (checkpoint, "VAE")}
-    if run.goes_on_from:
-        start = graph.node("ShinyMasLoadLoha", (420, 230, 360, 160), title="Goes on from",
-                           widgets={"lora_name": run.goes_on_from})
-        links["resume"] = (start, "loha")
-    pictures = graph.node("ShinyMasTrainingData", (840, 80, 400, 1440), widgets=data_values)
-    chosen = graph.node("ShinyMasTrainingSettings", (1260, 80, 420, 1440), widgets=setting_values)
-    links |= {"data": (pictures, "data"), "settings": (chosen, "settings")}
-    train = graph.node("ShinyMasTrainLoha", (1740, 80, 440, 460), links=links)
-    graph.node("ShinyMasSaveLoha", (1740, 600, 440, 180), links={"loha": (train, "loha")},
+    graph.notes("train", lambda language: _words(run, language), 0, 320, HEIGHT)
+    model = graph.column("1 Pictures · 画像 · 图片", "#b58b2a", 350, 310, HEIGHT)
+    how = graph.column("2 Settings · 設定 · 设置", "#c0629b", 690, 310, HEIGHT)
+    training = graph.column("3 Training · 学習 · 训练", "#4f9a5f", 1030, 330, HEIGHT)
+    picture = graph.column("4 Try it · 試し描き · 试画", "#3f8fc4", 1390, 290, HEIGHT)
+
+    checkpoint = graph.node("CheckpointLoaderSimple", model.box(165), models=[CHECKPOINT],
+                            title="Checkpoint: an SD 1.5 anime model", widgets={"ckpt_name": CHECKPOINT["name"]})
+    start = graph.node(
+        "ShinyMasLoadLoha", model.box(190), is_off=not run.is_tuning, widgets={"lora_name": GOES_ON_FROM},
+        title="Goes on from · 再開 · 继续" if run.is_tuning else "To go on: switch on · 再開 · 继续 (Ctrl+B)")
+    pictures = graph.node("ShinyMasTrainingData", model.box(), widgets=data_values)
+    chosen = graph.node("ShinyMasTrainingSettings", how.box(), widgets=setting_values)
+    train = graph.node("ShinyMasTrainLoha", training.box(510), links={
+        "model": (checkpoint, "MODEL"), "clip": (checkpoint, "CLIP"), "vae": (checkpoint, "VAE"),
+        "data": (pictures, "data"), "settings": (chosen, "settings"), "resume": (start, "loha")})
+    graph.node("ShinyMasSaveLoha", training.box(), links={"loha": (train, "loha")},
                widgets={"name": f"my-shinymas-{run.version}", "precision": "fp16", "write_cast": False})
-    graph.node("PreviewImage", (1740, 840, 440, 320), title="Loss", links={"images": (train, "loss_curve")})
-    graph.node("PreviewAny", (1740, 1210, 440, 320), title="Report", links={"source": (train, "report")})
 
     apply = graph.node(
-        "ShinyMasApplyLoha", (2240, 80, 440, 260),
+        "ShinyMasApplyLoha", picture.box(0), is_small=True,
         widgets={"strength_model": 1.0, "strength_clip": 1.0, "strict": True, "block_weights": ""},
         links={"model": (checkpoint, "MODEL"), "loha": (train, "loha"), "clip": (checkpoint, "CLIP")})
-    skip = graph.node("CLIPSetLastLayer", (2240, 390, 440, 60), title="Clip skip 2",
+    skip = graph.node("CLIPSetLastLayer", picture.box(0), title="Clip skip 2", is_small=True,
                       widgets={"stop_at_clip_layer": -2}, links={"clip": (apply, "clip")})
     positive, negative = (
-        graph.node("CLIPTextEncode", (2240, y, 440, 100), title=title, widgets={"text": text},
+        graph.node("CLIPTextEncode", picture.box(100), title=title, widgets={"text": text},
                    links={"clip": (skip, "CLIP")})
-        for title, text, y in (
-            ("Positive prompt", "masterpiece, best quality, Kazano Hiori, 1girl, solo, smile", 500),
-            ("Negative prompt", "nsfw, lowres, bad anatomy, bad hands, text, worst quality, low quality", 650)))
-    size = graph.node("EmptyLatentImage", (2240, 800, 440, 110), widgets={"width": 512, "height": 768, "batch_size": 1})
+        for title, text in (
+            ("Positive prompt", "masterpiece, best quality, Kazano Hiori, 1girl, solo, smile"),
+            ("Negative prompt", "nsfw, lowres, bad anatomy, bad hands, text, worst quality, low quality")))
+    size = graph.node("EmptyLatentImage", picture.box(0), is_small=True, title="512 × 768",
+                      widgets={"width": 512, "height": 768, "batch_size": 1})
     sampler = graph.node(
-        "KSampler", (2240, 960, 440, 270),
+        "KSampler", picture.box(0), is_small=True,
         widgets={"seed": 1, "control_after_generate": "fixed", "steps": 28, "cfg": 11.0,
                  "sampler_name": "euler_ancestral", "scheduler": "normal", "denoise": 1.0},
         links={"model": (apply, "model"), "positive": (positive, "CONDITIONING"),
                "negative": (negative, "CONDITIONING"), "latent_image": (size, "LATENT")})
-    decode = graph.node("VAEDecode", (2240, 1270, 440, 50), links={"samples": (sampler, "LATENT"),
-                                                                   "vae": (checkpoint, "VAE")})
-    graph.node("SaveImage", (2240, 1360, 440, 180), widgets={"filename_prefix": f"train-shinymas-{run.version}"},
+    decode = graph.node("VAEDecode", picture.box(0), is_small=True, links={
+        "samples": (sampler, "LATENT"), "vae": (checkpoint, "VAE")})
+    graph.node("SaveImage", picture.box(), widgets={"filename_prefix": f"train-shinymas-{run.version}"},
                links={"images": (decode, "IMAGE")})
     return graph.document(f"5817a5c0-10fa-4000-8000-0000000001{run.version[1]}{run.version[3]}")
 
@@ -174,29 +166,11 @@ def _kinds(data: dict, settings: dict) -> dict[str, Kind]:
             [("loha", "SHINYMAS_LOHA"), ("loss_curve", "IMAGE"), ("report", "STRING")], origin=PACK),
         "ShinyMasSaveLoha": Kind(
             [("loha", "SHINYMAS_LOHA")], [("path", "STRING")], ["name", "precision", "write_cast"], origin=PACK),
-        "PreviewImage": Kind([("images", "IMAGE")]),
-        "CLIPTextEncode": Kind([("clip", "CLIP")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     }
 
 
-def _note(run: Run) -> str:
-    return f"""## Train ShinyMas {run.version}
-
-{run.about}
-
-1. **Checkpoint**: the SD 1.5 anime model to train for.
-
-2. **Pictures** into `ComfyUI/input/shinymas`, or the path of your folder into `folder`. A `.txt` of the same name \
-beside each picture holds its caption; without one the name of its folder is the caption.
-
-3. **Run.** Loss and learning rate show in Train LoHa. Files appear in `models/loras/shinymas-{run.version}` after \
-every epoch.
-
-4. **Cancel** keeps what there is. To go on, load the newest file of that folder with Load LoHa and connect it to \
-`resume`: not a step is lost.
-
-The page trained with two GPUs at {run.batch_size} pictures each; here one device trains with {run.batch_size}. \
-`gradient_accumulation_steps` 2 gives its batch back, `train.py` trains on several GPUs."""
+def _words(run: Run, language: str) -> dict[str, str]:
+    return {"about": run.about[language], "folder": f"models/loras/shinymas-{run.version}"}
 
 
 def write(folder: Path) -> None:

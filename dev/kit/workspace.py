@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -49,3 +51,13 @@ def _written(path: Path, writer: str, size: str) -> Path:
         command = [PYTHON, "-m", f"{kit.name}.{writer}", path, "--comfyui", COMFYUI.absolute(), "--size", size]
         subprocess.run(command, cwd=kit.parent, check=True, start_new_session=True)
     return path
+
+
+def library(name: str):
+    """A module of the pack, loaded under a package name of its own."""
+    if "shinymas_loha" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "shinymas_loha", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        sys.modules["shinymas_loha"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["shinymas_loha"])
+    return importlib.import_module(f"shinymas_loha.{name}")

@@ -1,10 +1,11 @@
-"""What a person sees of a run in ComfyUI: progress, text under the node, the live chart, samples."""
+"""What a person sees of a run in ComfyUI: progress, text in the node, the live chart, samples."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -22,15 +23,50 @@ _SECONDS = 0.5  # between two messages to the browser
 _POINTS = 500  # of the curve in a message: some 13 KB
 
 
-class Display:
-    """Tells the browser about a run of node `node_id`, and stops it when somebody cancels."""
+class RunView:
+    """What node `node_id` shows of a run: a line and the curve as it goes, and the last word where it ends early.
 
-    def __init__(self, node_id: str, run: Run, samples: Samples) -> None:
+    To every page, and each time the whole of it: one that was loaded anew, was cut off for a while or is open in a
+    second tab has all with the next message.
+    """
+
+    def __init__(self, node_id: str) -> None:
         # Not at import: the command line has no server.
         from server import PromptServer
 
         self._server = PromptServer.instance
         self._node_id = node_id
+        self._advice: list[str] = []
+        self._curve: dict[str, Any] = {"total": 1, "points": []}
+        self._send(line="preparing")  # and nothing of the run before stays
+
+    def show(self, line: str, losses: Sequence[float], total: int) -> None:
+        """The run as it goes: `line` over the curve of the `losses` of all steps so far, out of `total`."""
+        self._curve = {"total": total, "points": thinned(losses, _POINTS)}
+        self._send(line=line)
+
+    def advise(self, text: str) -> None:
+        """What a person can do about an error that is not ours to word: into the log, and before the last word."""
+        _log.error("%s", text)
+        self._advice.append(text)
+
+    def end(self, text: str) -> None:
+        """The last word of a run that ends without an output."""
+        self._send(line="", output=self.output("\n".join([text, *self._advice])))
+
+    def output(self, text: str) -> dict[str, list]:
+        """A node's `ui`: its text, and the curve so far."""
+        return {"text": [text], "shinymas_curve": [self._curve]}
+
+    def _send(self, **more: Any) -> None:
+        self._server.send_sync(_EVENT, {"node": self._node_id, **self._curve, **more})
+
+
+class Display:
+    """Tells `view` about the run of node `node_id`, and stops it when somebody cancels."""
+
+    def __init__(self, view: RunView, node_id: str, run: Run, samples: Samples) -> None:
+        self._view = view
         self._training = run.training
         self._samples = samples
         self._bar = comfy.utils.ProgressBar(run.training.total_steps, node_id=node_id)
@@ -48,12 +84,7 @@ class Display:
         if now - self._told >= _SECONDS or progress.step == progress.total_steps:
             self._told = now
             self._bar.update_absolute(progress.step, progress.total_steps)
-            self._server.send_progress_text(progress_line(progress) + self._below, self._node_id)
-            # The whole curve, and to every page as the text above: one that was loaded anew, was cut off for a
-            # while or is open in a second tab has all of it with the next message.
-            points = thinned(self._training.losses, _POINTS)
-            self._server.send_sync(
-                _EVENT, {"node": self._node_id, "total": progress.total_steps, "points": points})
+            self._view.show(progress_line(progress) + self._below, self._training.losses, progress.total_steps)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def _on_epoch(self, epoch: int, loha: Callable[[], Loha]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,28 @@ class Run:
             return "nothing was trained that could be kept"
         return (f"the network after step {self.training.kept} is kept: go on with --resume and the newest file in "
                 f"{show(self.folder, 300)}")
+
+    def stopped_report(self, roots: Iterable[str]) -> str:
+        """`key: value` lines on a run that ended early: what is kept, where, and how to go on.
+
+        Args:
+            roots: the folders that Load LoHa lists.
+        """
+        training = self.training
+        lines = [f"stopped: after step {training.done} of {training.total_steps}"]
+        if training.not_kept:
+            lines.append(f"not kept: {training.not_kept}")
+        if not training.last_file:
+            nothing = "nothing new; go on from the same file as before" if training.kept else "nothing"
+            return "\n".join([*lines, f"kept: {nothing}"])
+        path = Path(training.last_file.path)
+        name = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
+        return "\n".join([
+            *lines, f"kept: step {training.kept}, in {show(path, 300)}",
+            f"to go on: press R, choose {show(name, 200)} in Load LoHa, connect it to resume (in the shipped graphs: "
+            "switch it on) and run; no step is lost",
+            "to use it as it is: the same file, in Load LoHa before Apply LoHa",
+        ])
 
     def report(self, loha: Loha, seconds: float) -> str:
         """`key: value` lines on what came out."""

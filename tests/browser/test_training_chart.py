@@ -34,11 +34,13 @@ _CHART = """() => {
     const all = (graph) => graph.nodes.flatMap((node) => node.subgraph ? all(node.subgraph) : [node]);
     const node = all(app.rootGraph ?? app.graph).find((node) => node.type === "ShinyMasTrainLoha");
     if (!node?.shinymasLoss) return null;
-    const { canvas, points, total } = node.shinymasLoss;
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    let drawn = 0;
-    for (let at = 3; at < data.length; at += 4) drawn += data[at] > 0;
-    return { steps: points.map(([step]) => step), losses: points.map(([, loss]) => loss), total, drawn };
+    const { chart, line, points, total } = node.shinymasLoss;
+    return {
+        steps: points.map(([step]) => step), losses: points.map(([, loss]) => loss), total, line: line.textContent,
+        mean: [...chart.querySelectorAll(".mean")].flatMap(
+            (line) => line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number))),
+        marks: [...chart.querySelectorAll("text")].map(
+            (text) => [text.textContent, Number(text.getAttribute("x")), Number(text.getAttribute("y"))]) };
 }"""
 _INTO_SUBGRAPH = """() => {
     const node = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha");
@@ -49,11 +51,11 @@ _TELL = """(points) => {
     const node = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha");
     const detail = { node: String(node.id), points, total: 5 };
     app.api.dispatchEvent(new CustomEvent("shinymas.training", { detail }));
-    return node.shinymasLoss.canvas.toDataURL();
+    return node.shinymasLoss.chart.innerHTML;
 }"""
 _BOXES = """() => {
     const node = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha");
-    const { canvas } = node.shinymasLoss;
+    const canvas = node.shinymasLoss.chart;
     const said = node.widgets.find((widget) => widget.name === "shinymas_said").element;
     const box = (element) => element.getBoundingClientRect().toJSON();
     return { chart: box(canvas), text: box(said), node: box(canvas.closest("[data-node-id]")),
@@ -88,7 +90,14 @@ def _drop_training(front_end, config: str) -> None:
 def _assert_drawn(chart, steps: int) -> None:
     assert chart["steps"] == list(range(1, steps + 1))
     assert all(0 < loss < 10 for loss in chart["losses"])
-    assert chart["drawn"] > 300
+    across, down = zip(*chart["mean"], strict=True)
+    assert len(across) > 1 and max(down) > min(down)
+    assert max(across) - min(across) == pytest.approx(346 * (steps - 1) / (chart["total"] - 1), abs=0.5)
+    said = [text for text, *_ in chart["marks"]]
+    assert said[3] == "step 1" and said[-1] == str(chart["total"])
+    assert float(said[0]) < float(said[1]) < float(said[2])
+    for text, right, foot in chart["marks"]:  # those of the losses end at their x
+        assert right < min(across) or foot - 10 > max(down), f"{text} lies over the curve"
 
 
 def test_the_chart_shows_every_step_and_the_nodes_what_they_said(front_end):
@@ -103,6 +112,89 @@ def test_the_chart_shows_every_step_and_the_nodes_what_they_said(front_end):
         assert front_end.page.evaluate(_SAID, kind).startswith(first), kind
     saved = json.dumps(front_end.graph())
     assert "shinymas_said" not in saved and "shinymas_loss" not in saved
+
+
+# What lies far off the view, or is tiny, is not in the page at all.
+_LOOK_AT = """() => {
+    app.canvas.ds.scale = 1;
+    app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha"));
+}"""
+_CONTRAST = """() => {
+    const { chart } = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha").shinymasLoss;
+    const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+    const light = (colour) => {
+        pen.fillStyle = colour;
+        pen.fillRect(0, 0, 1, 1);
+        const parts = [...pen.getImageData(0, 0, 1, 1).data].map((part) => part / 255);
+        const [r, g, b] = parts.map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = light(getComputedStyle(chart.parentElement).backgroundColor);
+    const against = (colour) => {
+        const [more, less] = [light(colour), ground].sort((one, other) => other - one);
+        return (more + 0.05) / (less + 0.05);
+    };
+    return { ground, text: against(getComputedStyle(chart.querySelector("text")).fill),
+             mean: against(getComputedStyle(chart.querySelector(".mean")).stroke) };
+}"""
+_IN_PAGE = """() => document.contains(
+    app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha").shinymasLoss.chart)"""
+
+
+@pytest.mark.parametrize(("theme", "is_dark"), [("light", False), ("dark", True)])
+def test_the_chart_is_of_the_theme(front_end, theme, is_dark):
+    front_end.drop(GRAPH)
+    front_end.page.evaluate(_TELL, [[1, 0.2], [2, 0.1], [5, 0.15]])
+    try:
+        front_end.set_setting("Comfy.ColorPalette", theme)
+        front_end.page.evaluate(_LOOK_AT)
+        front_end.page.wait_for_function(_IN_PAGE)
+        seen = front_end.page.evaluate(_CONTRAST)
+    finally:
+        front_end.set_setting("Comfy.ColorPalette", "dark")
+    assert (seen["ground"] < 0.2) == is_dark
+    assert seen["text"] >= 4.5 and seen["mean"] >= 3
+
+
+def test_cancel_says_what_is_kept_and_how_to_go_on(front_end):
+    """At once, in the node, with the curve; still there after a look at another tab; gone with the next run."""
+    page = front_end.page
+    _drop_training(front_end, _CONFIG.replace("epochs = 3", "epochs = 400") + "seed = 3\n")
+    page.evaluate("app.queuePrompt(0)")
+    try:
+        page.wait_for_function(f"({_CHART})()?.steps.length > 2")
+        assert "left" in page.evaluate(_CHART)["line"]
+    finally:
+        page.evaluate("app.api.interrupt()")
+        page.wait_for_function(_IDLE)
+    page.wait_for_function(f"({_SAID})('ShinyMasTrainLoha').startsWith('stopped: after step ')")
+    said = page.evaluate(_SAID, "ShinyMasTrainLoha").splitlines()
+    step = int(said[0].split()[3])
+    assert said[0].endswith("of 800") and said[1].startswith(f"kept: step {step}, in ")
+    assert f"/chart-step{step:08d}.safetensors in Load LoHa" in said[2]
+    chart = page.evaluate(_CHART)
+    assert chart["line"] == "" and len(chart["steps"]) > 2
+    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("!app.graph.nodes.some((node) => node.type === 'ShinyMasTrainLoha')")
+    page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    page.wait_for_function(f"({_CHART})()?.steps.length === {len(chart['steps'])}")
+    assert page.evaluate(_SAID, "ShinyMasTrainLoha").splitlines() == said
+    front_end.set_widget("ShinyMasTrainingSettings", "config", "no_such = [")
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(_IDLE)
+    assert page.evaluate(_SAID, "ShinyMasTrainLoha").splitlines() == said, "a refused prompt is no run"
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_nothing_of_the_one_before(front_end):
+    _drop_training(front_end, _CONFIG)
+    front_end.page.evaluate(_TELL, [[1, 0.2], [2, 0.1], [5, 0.15]])
+    front_end.set_widget("ShinyMasTrainingSettings", "config",
+                         _CONFIG + 'lr_scheduler = "constant_with_warmup"\nlr_warmup_steps = 900\n')
+    with pytest.raises(RuntimeError, match="warm"):
+        front_end.run()
+    assert front_end.page.evaluate(_SAID, "ShinyMasTrainLoha") == "stopped: before the first step\nkept: nothing"
+    chart = front_end.page.evaluate(_CHART)
+    assert chart["steps"] == [] and chart["line"] == ""
 
 
 def test_in_a_subgraph_and_on_a_page_loaded_anew_the_chart_is_whole(front_end, tmp_path):

@@ -48,7 +48,7 @@ def widgets(info):
 
 def test_all_versions_are_shipped():
     assert [path.stem for path in GRAPHS] == [
-        "shinymas-scene", "shinymas-v1.0", "shinymas-v2.0", "shinymas-v2.1", "train-shinymas-v2.0",
+        "shinymas-scene", "shinymas-sheet", "shinymas-v1.0", "shinymas-v2.0", "shinymas-v2.1", "train-shinymas-v2.0",
         "train-shinymas-v2.1",
     ]  # fmt: skip
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from comfy_cli.workflow_to_api import convert_ui_to_api
 from kit.comfyui_server import PromptFailed
 from PIL import Image
+
+GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "shinymas-sheet.json"
 
 CHOICES = {"unit": "every unit", "model_version": "v2.1", "tag_set": "identity", "label_script": "kanji",
            "run": "whole cast"}
@@ -40,6 +44,26 @@ def graph(node, checkpoint, sample_loha):
 
 def _picture(server, outputs):
     return np.asarray(Image.open(io.BytesIO(server.picture(outputs["save"]["images"][0]))).convert("RGB"))
+
+
+def test_the_shipped_graph_draws_the_whole_cast(run_graph, server, object_info, checkpoint, sample_loha):
+    """As it is but for the files, the size and the number of steps."""
+    shipped = json.loads(GRAPH.read_text(encoding="utf-8"))
+    prompt = convert_ui_to_api(shipped, object_info)
+    for node in prompt.values():
+        node["inputs"] |= {
+            "CheckpointLoaderSimple": {"ckpt_name": checkpoint}, "ShinyMasLoadLoha": {"lora_name": sample_loha},
+            "EmptyLatentImage": {"width": 16, "height": 24}, "KSampler": {"steps": 1},
+        }.get(node["class_type"], {})
+    said = {prompt[key]["class_type"]: output for key, output in run_graph(prompt).items()}
+    assert said["ShinyMasCharacterList"]["text"][0].splitlines()[0] == "26 characters, 26 pictures"
+    assert said["ShinyMasSheet"]["text"] == ["pictures: 26"]
+    sheet = Image.open(io.BytesIO(server.picture(said["SaveImage"]["images"][0])))
+    assert sheet.width > 4 * 171 and sheet.height > 4 * 256
+    # A new run draws the same noise, and whose turn it would be goes on by one at most: never at random.
+    controls = [node["widgets_values"][slot] for node in shipped["nodes"] for kind, slot in (
+        ("KSampler", 1), ("ShinyMasCharacterList", 14)) if node["type"] == kind]
+    assert sorted(controls) == ["fixed", "increment"]
 
 
 def test_a_unit_at_strengths(graph, run_graph, server):

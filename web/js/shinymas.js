@@ -2,16 +2,23 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
+import { showCurve } from "./training.js";
 import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
-  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasTrainingData",
-  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene",
+  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasHookLoha", "ShinyMasTrainingData",
+  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene", "ShinyMasCharacterList",
+  "ShinyMasSheet",
 ]);
 const RUNS = 64; // of the server's history that are looked through
 
+function show(node, output) {
+  say(node, output);
+  showCurve(node, output);
+}
+
 function sayAgain() {
-  for (const [node, path] of nodesWithPaths()) say(node, keptOutput(node, path));
+  for (const [node, path] of nodesWithPaths()) show(node, keptOutput(node, path));
 }
 
 // A node's part of a prompt, as text: itself and all that it follows from, whatever the numbers of the nodes are.
@@ -56,7 +63,7 @@ async function recall({ detail: { prompt_id: id } }) {
     if (!said) continue;
     node.shinymasSaid = part;
     keepOutput(node, path, said.outputs[path]);
-    say(node, said.outputs[path]);
+    show(node, said.outputs[path]);
   }
 }
 
@@ -77,12 +84,31 @@ function tellOfRefusedHalves() {
   };
 }
 
+// The server lists a pack's graphs as the disk does: the newest version first here, training last.
+function sortTemplates() {
+  const pack = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-3));
+  const rank = (name) => name.startsWith("train-") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
+  const order = (one, other) => rank(one) - rank(other) || (rank(one) ? 1 : -1) * one.localeCompare(other);
+  const ask = api.getWorkflowTemplates;
+  api.getWorkflowTemplates = async function (...args) {
+    const templates = await ask.apply(this, args);
+    templates?.[pack]?.sort?.(order);
+    return templates;
+  };
+}
+
+// The notes' links: Nodes 2.0 writes links with a contrast of 4.3 : 1.
+const STYLE = ["civitai.com/api/download/models/", "huggingface.co/gustproof/"].map(
+  (address) => `.comfy-markdown-content a[href*="${address}"]`).join(", ") + " { color: inherit; }";
+
 app.registerExtension({
   name: "shinymas.said",
   setup() {
+    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     afterLoading(sayAgain);
     api.addEventListener("execution_success", recall);
     tellOfRefusedHalves();
+    sortTemplates();
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!SHOWN.has(nodeData.name)) return;
@@ -94,7 +120,7 @@ app.registerExtension({
     };
     nodeType.prototype.onExecuted = function (output, ...args) {
       onExecuted?.call(this, output, ...args);
-      say(this, output);
+      show(this, output);
     };
   },
 });

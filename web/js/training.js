@@ -1,65 +1,113 @@
-// Draws the loss in Train LoHa while it runs: as it came, faint, and a running mean over it.
+// Draws the loss in Train LoHa while it runs, and afterwards: as it came, faint, and a running mean over it.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { nodeAt } from "./graph.js";
+import { keepOutput, nodeAt } from "./graph.js";
+import { say } from "./view.js";
 
 const NODE = "ShinyMasTrainLoha";
 const NAME = "shinymas_loss";
 const [WIDTH, HEIGHT] = [400, 160];
-const SHARP = 2; // pixels for each unit of WIDTH and HEIGHT: the view is zoomed
+const [LEFT, RIGHT, TOP, BOTTOM] = [46, WIDTH - 8, 8, HEIGHT - 20]; // what the axes leave to the curve
 
-function addChart(node) {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [WIDTH * SHARP, HEIGHT * SHARP];
-  canvas.getContext("2d").scale(SHARP, SHARP);
-  Object.assign(canvas.style, {
-    width: "100%", height: "100%", minHeight: "120px", objectFit: "contain", background: "#fff",
-  });
-  const widget = node.addDOMWidget(NAME, NAME, canvas, { serialize: false, getMinHeight: () => 140 });
-  widget.serialize = false;
-  node.shinymasLoss = { canvas, points: [], total: 1 };
+// Colours that follow the theme, and are told apart on a light page and on a dark one.
+const STYLE = `
+  .shinymas-chart { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 150px;
+    background: var(--comfy-input-bg); border-radius: 4px; overflow: hidden; }
+  .shinymas-line { flex: none; padding: 2px 6px; font: 11px/1.3 sans-serif; white-space: pre-wrap;
+    color: var(--input-text); }
+  .shinymas-line:empty { display: none; }
+  .shinymas-chart svg { flex: 1; min-height: 0; width: 100%; font: 10px sans-serif; }
+  .shinymas-chart text { fill: var(--input-text); }
+  .shinymas-chart .axis { stroke: var(--input-text); opacity: 0.35; fill: none; }
+  .shinymas-chart .each { stroke: #7f9cc9; opacity: 0.45; fill: none; }
+  .shinymas-chart .mean { stroke: color-mix(in srgb, #3b82f6 60%, var(--input-text)); stroke-width: 2; fill: none; }`;
+
+function svg(name, attributes, text = "") {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
 }
 
-function draw({ canvas, points, total }) {
-  const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, WIDTH, HEIGHT);
-  const shown = points.filter(([, loss]) => Number.isFinite(loss));
-  if (!shown.length) return;
-  const losses = shown.map(([, loss]) => loss);
-  const sorted = [...losses].sort((a, b) => a - b);
-  // One wild step must not flatten all the others.
-  const [low, high] = [sorted[0], sorted[Math.floor(0.99 * (sorted.length - 1))]];
-  const span = high > low ? high - low : 1;
-  const across = (step) => (step / total) * WIDTH;
-  const up = (loss) => HEIGHT - 16 - Math.min(1, (loss - low) / span) * (HEIGHT - 32);
-  const line = (colour, width, values) => {
-    pen.strokeStyle = colour;
-    pen.lineWidth = width;
-    pen.beginPath();
-    shown.forEach(([step], at) => pen.lineTo(across(step), up(values[at])));
-    pen.stroke();
-  };
+function addChart(node) {
+  const box = document.createElement("div");
+  const line = document.createElement("div");
+  const chart = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
+  box.className = "shinymas-chart";
+  line.className = "shinymas-line";
+  box.append(line, chart);
+  const widget = node.addDOMWidget(NAME, NAME, box, { serialize: false, getMinHeight: () => 190 });
+  widget.serialize = false;
+  node.shinymasLoss = { line, chart, points: [], total: 1 };
+  draw(node.shinymasLoss);
+}
+
+// A running mean over a tenth of the points, as many as there are.
+function means(losses) {
   const window = Math.max(1, Math.floor(losses.length / 10));
   let sum = 0;
-  const mean = losses.map((loss, at) => {
+  return losses.map((loss, at) => {
     sum += loss - (at >= window ? losses[at - window] : 0);
     return sum / Math.min(at + 1, window);
   });
-  line("#cfd8e3", 1, losses);
-  line("#144384", 2, mean);
-  pen.fillStyle = "#333";
-  pen.font = "11px sans-serif";
-  pen.fillText(`loss ${mean.at(-1).toFixed(4)} · step ${shown.at(-1)[0]} of ${total}`, 6, 12);
+}
+
+// What the axis of the losses shows. One wild step must not flatten all the others.
+function range(losses) {
+  const sorted = [...losses].sort((a, b) => a - b);
+  const [low, high] = [sorted[0], sorted[Math.floor(0.99 * (sorted.length - 1))]];
+  return high > low ? [low, high] : [low - 0.05, low + 0.05];
+}
+
+function draw({ chart, points, total }) {
+  const shown = points.filter(([, loss]) => Number.isFinite(loss));
+  const losses = shown.map(([, loss]) => loss);
+  const axes = svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}` });
+  if (!shown.length) {
+    chart.replaceChildren(axes);
+    return;
+  }
+  const [low, high] = range(losses);
+  const across = (step) => LEFT + (total > 1 ? (step - 1) / (total - 1) : 0) * (RIGHT - LEFT);
+  const up = (loss) => BOTTOM - Math.min(1, Math.max(0, (loss - low) / (high - low))) * (BOTTOM - TOP);
+  const curve = (name, values) => svg("polyline", {
+    class: name, points: shown.map(([step], at) => `${across(step).toFixed(1)},${up(values[at]).toFixed(1)}`).join(" "),
+  });
+  const marks = [low, (low + high) / 2, high].map((loss) => svg(
+    "text", { x: LEFT - 4, y: up(loss) + 3.5, "text-anchor": "end" }, loss.toPrecision(3)));
+  const middle = Math.round((total + 1) / 2);
+  const steps = [[1, "start"], ...(total > 4 ? [[middle, "middle"]] : []), ...(total > 1 ? [[total, "end"]] : [])];
+  marks.push(...steps.map(([step, anchor]) => svg(
+    "text", { x: across(step), y: BOTTOM + 14, "text-anchor": anchor }, step === 1 ? "step 1" : String(step))));
+  chart.replaceChildren(axes, curve("each", losses), curve("mean", means(losses)), ...marks);
+}
+
+// The curve that came with what a node said, so that both come back together.
+export function showCurve(node, output) {
+  const [curve] = output?.shinymas_curve ?? [];
+  if (!curve || !node.shinymasLoss) return;
+  node.shinymasLoss.line.textContent = "";
+  draw(Object.assign(node.shinymasLoss, curve));
+}
+
+// Each message holds the whole run, so that a page loaded in the middle of it needs nothing else.
+function onMessage({ detail: { node: path, points, total, line, output } }) {
+  const node = nodeAt(path);
+  const loss = node?.shinymasLoss;
+  if (!loss) return;
+  loss.line.textContent = line ?? "";
+  draw(Object.assign(loss, { points, total }));
+  // Of a run that ended early ComfyUI keeps nothing; of one that goes on, the one before says nothing any more.
+  const kept = output ?? { text: [""] };
+  keepOutput(node, path, kept);
+  say(node, kept);
 }
 
 app.registerExtension({
   name: "shinymas.training",
   setup() {
-    // Each message holds the whole run, so that a page loaded in the middle of it needs nothing else.
-    api.addEventListener("shinymas.training", ({ detail: { node, points, total } }) => {
-      const chart = nodeAt(node)?.shinymasLoss;
-      if (chart) draw(Object.assign(chart, { points, total }));
-    });
+    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
+    api.addEventListener("shinymas.training", onMessage);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name !== NODE) return;

@@ -38,17 +38,20 @@ export function addView(node) {
   paint(node);
 }
 
-// The counts of a report, so that a LoHa applied in part does not look like one applied whole.
-function countsIn(text) {
+// What must not be overlooked: a LoHa applied in part does not look like one applied whole, nor an early end like any.
+function headOf(text) {
   const counts = /^modules: (\d+)\napplied: (\d+)\nskipped: (\d+)\nunknown: (\d+)(?:\n|$)/.exec(text);
-  if (!counts) return ["", false];
+  if (!counts) {
+    const [, stopped] = /^stopped: (.+)/.exec(text) ?? [];
+    return [stopped ? `stopped ${stopped}` : "", Boolean(stopped)];
+  }
   const [all, applied, skipped, unknown] = counts.slice(1).map(Number);
   return [`applied ${applied} of ${all} · skipped ${skipped} · unknown ${unknown}`, skipped + unknown > 0];
 }
 
 function paint(node) {
   const view = viewOf(node);
-  const [text, isWarning] = node.shinymasWarning ? [node.shinymasWarning, true] : countsIn(view.value);
+  const [text, isWarning] = node.shinymasWarning ? [node.shinymasWarning, true] : headOf(view.value);
   const head = view.element.firstChild;
   head.textContent = text;
   Object.assign(head.style, isWarning ? WARNING : PLAIN, { display: text ? "" : "none" });

@@ -6,6 +6,7 @@ import { warn } from "./view.js";
 // A filled one takes the place of all the others.
 const WHOLE = new Set(["config", "dataset"]);
 const FOLD = "shinymas_fold";
+const CONTROL = "control_after_generate"; // the page's own, below a number
 
 // Of each node, the widgets that change nothing as it stands. `value` is undefined where a link decides.
 const UNUSED = {
@@ -19,6 +20,10 @@ const UNUSED = {
   ],
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
+  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed", CONTROL],
+  ShinyMasScene: (value, names, linked) => linked("latent") ? ["width", "height"] : [],
+  ShinyMasCharacterList: (value) => [...(value("names")?.trim() ? ["unit"] : []),
+    ...(value("run") === "whole cast" ? ["index", CONTROL] : [])],
   ShinyMasApplyLoha: (value, names, linked) => linked("clip") ? [] : ["strength_clip"],
 };
 
@@ -81,6 +86,29 @@ function addFold(node, folded) {
   node.shinymasFold();
 }
 
+// The canvas names a box of text only while it is empty: a small label above a filled one.
+const LABEL_ROOM = 15;
+
+function addLabels(node) {
+  const boxes = node.widgets.filter((widget) => node.shinymasFields.has(widget.name) && widget.element);
+  for (const widget of boxes) widget.options.margin = LABEL_ROOM;
+  const { onDrawForeground } = node;
+  node.onDrawForeground = function (pen, ...args) {
+    onDrawForeground?.call(this, pen, ...args);
+    if (this.flags.collapsed || app.canvas.ds.scale < 0.5) return;
+    pen.save();
+    pen.font = "11px sans-serif";
+    pen.textAlign = "left";
+    pen.fillStyle = LiteGraph.WIDGET_SECONDARY_TEXT_COLOR;
+    for (const widget of boxes) {
+      if (widget.value && isShown(this, widget)) pen.fillText(widget.label ?? widget.name, LABEL_ROOM, widget.y + LABEL_ROOM - 4);
+    }
+    pen.restore();
+  };
+}
+
+const isShown = (node, widget) => !widget.hidden && !widget.options.hidden && (!widget.advanced || node.showAdvanced);
+
 function judgeAll() {
   for (const [node] of nodesWithPaths()) {
     if (node.shinymasFields) judge(node);
@@ -97,7 +125,7 @@ app.registerExtension({
     if (!(nodeData.name in UNUSED)) return;
     const inputs = Object.entries({ ...nodeData.input?.required, ...nodeData.input?.optional });
     const folded = new Set(inputs.filter(([, [, options]]) => options?.advanced).map(([name]) => name));
-    const fields = new Set(inputs.map(([name]) => name));
+    const fields = new Set([...inputs.map(([name]) => name), CONTROL]);
     const { onNodeCreated, onConnectionsChange } = nodeType.prototype;
     nodeType.prototype.onNodeCreated = function (...args) {
       const result = onNodeCreated?.apply(this, args);
@@ -112,6 +140,7 @@ app.registerExtension({
         };
       }
       addFold(this, folded);
+      addLabels(this);
       judge(this);
       return result;
     };

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import FileError
-from ...module import Loha
+from ...module import Loha, Source
 from ..data import Batch, Latents, TrainingData
 from ..models import Models
 from ..network.loha_network import LohaNetwork
@@ -80,6 +80,8 @@ class Training:
         self.losses: list[float] = []
         self._started = time.time()
         self.kept = 0  # the step whose state is on the disk
+        self.last_file: Source | None = None  # that this session wrote
+        self.not_kept = ""  # why the last step is not on the disk, after an early end
         self._is_whole = True  # false while a step changes parameters
 
     @cached_property
@@ -147,8 +149,7 @@ class Training:
                 if self.done % self.steps_per_epoch == 0:
                     self._after_epoch(epoch + 1, watcher)
             if self._writes:
-                self.folder.write_final(self.loha())
-                self._keep()
+                self._keep(self.folder.write_final(self.loha()))
         except BaseException:
             self._keep_what_there_is()
             raise
@@ -272,8 +273,7 @@ class Training:
         every = self._settings.save_every_n_epochs
         if self._writes and every and epoch % every == 0:
             # The LoHa first: a state may be older than the file beside it, never newer.
-            self.folder.write_epoch(self.loha(), epoch)
-            self._keep()
+            self._keep(self.folder.write_epoch(self.loha(), epoch))
         self._world.wait()
         watcher.on_epoch(epoch, self.loha)
 
@@ -281,9 +281,9 @@ class Training:
     def _writes(self) -> bool:
         return self.folder is not None and self._world.is_first
 
-    def _keep(self) -> None:
+    def _keep(self, written: Source) -> None:
         self.folder.write_state(self.state())
-        self.kept = self.done
+        self.kept, self.last_file = self.done, written
 
     def _keep_what_there_is(self) -> None:
         """After an early end. A failure here must not hide what ended the run."""
@@ -293,7 +293,7 @@ class Training:
             self.folder.remove_if_empty()
         elif self.done > self.kept:
             try:
-                self.folder.write_stopped(self.loha(), self.done)
-                self._keep()
+                self._keep(self.folder.write_stopped(self.loha(), self.done))
             except FileError as error:
+                self.not_kept = str(error)
                 _log.error("the state after step %d could not be kept: %s", self.done, error)
