@@ -49,7 +49,8 @@ def test_on_own_files_the_graph_keeps_its_size(files):
     ({"LOHA": "/nowhere/x.safetensors"}, "LOHA=/nowhere/x.safetensors: there is no such file."),
     ({"LOHA": str(ROOT / "loha")}, "that is a folder. Give the path of a .safetensors file."),
     ({"LOHA": str(ROOT / "README.md")}, "it ends in '.md'; give a .safetensors file."),
-    ({"CHARACTER": "Kazano Hiory"}, "CHARACTER: 'Kazano Hiory' is not in the cast 'shinymas'; did you mean Kazano Hiori"),
+    ({"CHARACTER": "Kazano Hiory"},
+     "CHARACTER: 'Kazano Hiory' is not in the cast 'shinymas'; did you mean Kazano Hiori"),
 ])
 def test_what_it_cannot_take_is_one_sentence(files, change, message):
     """As typed, before anything is started."""
