@@ -89,12 +89,13 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     from shinymas_loha.loha.training.kohya.training_file import read_settings
     from shinymas_loha.loha.training.run.folder import check_output_name
     from shinymas_loha.loha.training.run.progress import Stopped, Watcher
+    from shinymas_loha.patcher import loras
     from shinymas_loha.patcher.trainer.run import prepare
     from tqdm import tqdm
 
     found = read_settings(str(given.config))
     settings, say = found.settings, print if world.is_first else lambda *_: None
-    output = given.output or Path(folder_paths.get_folder_paths("loras")[0])
+    output = given.output or loras.folder()
     check_output_name(output, settings)
     for line in found.lines():
         say(line)

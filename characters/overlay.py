@@ -98,14 +98,14 @@ def load_casts(user_directory: Path) -> Casts:
     return Casts(MappingProxyType(casts), tuple(problems))
 
 
-def cast_stamps(user_directory: Path) -> tuple[tuple[str, int, int], ...]:
-    """(path, mtime in ns, size) of every cast file: changes when a cast may have."""
+def cast_stamps(user_directory: Path) -> tuple[tuple[str | int, ...], ...]:
+    """The path of every cast file, with what changes when the cast may have."""
     stamps = []
     for path in (*_SHIPPED.values(), *_files(user_directory)):
         try:
             stamps.append((str(path), *_stamp(path)))
         except OSError:
-            stamps.append((str(path), 0, 0))
+            stamps.append((str(path),))
     return tuple(stamps)
 
 
@@ -124,13 +124,13 @@ def _check(path: Path) -> None:
         raise CastError(f"{show(path.name)}: give the file a name of printable characters")
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int, int, int]:
     stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=_MAX_FILES + len(_SHIPPED))
-def _read(path: Path, name: str, mtime_ns: int, size: int) -> Cast:
+def _read(path: Path, name: str, *stamp: int) -> Cast:
     return read(path, name)
 
 

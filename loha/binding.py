@@ -67,7 +67,7 @@ class Binding:
         return found | dict.fromkeys(self.unknown, _NO_NAME)
 
     def demand(self, *, strict: bool) -> None:
-        """Refuse what must not pass in silence: nothing fits at all; with `strict`, anything that does not.
+        """Refuse what must not pass in silence: nothing fits at all; with `strict`, anything left off or guessed.
 
         Raises:
             BindError: says how many, why, and what the file looks made for.
@@ -75,6 +75,8 @@ class Binding:
         faults = self.faults
         if faults and not self.applied and len(faults) * 2 >= len(self.loha):
             raise BindError(_nothing_fits(self))
+        if strict and self.loha.doubts:
+            raise BindError(f"strict: {' '.join(self.loha.doubts)} Turn `strict` off to apply it so.")
         if faults and strict:
             lines = "\n".join(f"- {show(name)}: {reason}" for name, reason in list(faults.items())[:10])
             more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
@@ -127,7 +129,8 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
             place = place and _bias_place(place)
             name = f"{name} (bias)"
         if place is None or place.weight not in by_weight:  # ComfyUI's map names layers that some models leave out
-            skip = (absent or {}).get(where[0]) or _elsewhere(where, made_for.name, model_base.name)
+            skip = ((absent or {}).get(where[0]) or places.nearly(name)
+                    or _elsewhere(where, made_for.name, model_base.name))
             if skip:
                 skipped[name] = skip
             else:
@@ -161,6 +164,12 @@ class _Places:
         if where in self.index:
             return Place(self.index[where])
         return self._names.get(name) or self._addresses.get(where)
+
+    def nearly(self, name: str) -> Skip | None:
+        """Reason for a name whose capital letters alone are wrong."""
+        small = name.lower()
+        known = small != name and naming.address(small) in self.index
+        return Skip("no weight of this model has that name; in small letters one has") if known else None
 
     @cached_property
     def _names(self) -> Mapping[str, Place]:

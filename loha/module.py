@@ -136,6 +136,7 @@ class Loha:
         metadata: the file's `__metadata__`, strings only.
         source: None for one that was never in a file.
         notes: what a person should know of the file, one sentence each.
+        doubts: what had to be guessed; `strict` refuses it.
     """
 
     modules: Mapping[str, LohaModule]
@@ -144,6 +145,7 @@ class Loha:
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Source | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("modules", "others", "refused", "metadata"):

@@ -54,7 +54,8 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     """Weight-decomposed merge: `W += strength · (m · (W+ΔW)/‖W+ΔW‖ − W)`, in place.
 
     The norm is that of W+ΔW, as LyCORIS trains it (`apply_weight_decompose`); ComfyUI's core takes
-    the norm of W. `dora_scale` m says by its shape whether norms run over rows or over input columns.
+    the norm of W. `dora_scale` m says by its shape whether norms run over rows or over input columns,
+    and see `dora_by_mean`.
 
     Raises:
         ValueError: m fits neither axis; binding has ruled that out.
@@ -63,6 +64,8 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     axis = dora_axis(dora_scale.shape, weight.shape)
     if axis is None:
         raise ValueError(f"dora_scale {tuple(dora_scale.shape)} does not fit a weight {tuple(weight.shape)}")
+    if dora_by_mean(dora_scale):
+        return _merge_dora_by_mean_(weight, factors, scale, dora_scale.to(weight.device, dtype), strength)
     magnitude = dora_scale.to(weight.device, dtype).flatten()
     epsilon = torch.finfo(torch.float32).eps
     trailing = [1] * (weight.dim() - 2)
@@ -86,8 +89,37 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     return weight
 
 
+def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: Tensor, strength: float) -> Tensor:
+    """`W += strength · (m · (W+ΔW)/mean(W+ΔW) − W)`, the mean over whatever `means` has one number for."""
+    means = means.view(*means.shape, *[1] * (weight.dim() - means.dim()))
+    total = torch.zeros(1, *weight.shape[1:], dtype=means.dtype, device=weight.device)
+    for rows, change in _delta_blocks(weight, factors, scale):
+        total += change.add_(weight[rows].to(change.dtype)).sum(0, keepdim=True)
+    mean = total / weight.shape[0]
+    if means.shape != mean.shape:
+        mean = mean.mean(dim=tuple(range(2, weight.dim())), keepdim=True)
+    epsilon = torch.finfo(torch.float32).eps
+    factor = means / mean.where(mean.abs() > epsilon, torch.full_like(mean, epsilon))
+    for rows, change in _delta_blocks(weight, factors, scale):
+        part = weight[rows].to(change.dtype)
+        weight[rows] = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part)
+    return weight
+
+
+def dora_by_mean(dora_scale: Tensor) -> bool:
+    """Whether a DoRA scale (1, in, …) holds means of the weight instead of norms, as LyCORIS's first ones do.
+
+    A norm has one number for a whole kernel, and none below zero; of means about half are.
+    """
+    if dora_scale.dim() < 2 or dora_scale.shape[0] != 1:
+        return False
+    return dora_scale.shape[2:].numel() > 1 or bool((dora_scale < 0).double().mean() > 0.1)
+
+
 def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> int | None:
     """0 when a DoRA scale has a number for each output, 1 for each input channel, None when it fits neither."""
+    if len(shape) > 2 and tuple(scale_shape) == (1, *shape[1:]):
+        return 1
     out, columns, *kernel = tuple(scale_shape) + (1,) * (2 - len(scale_shape))
     if len(shape) < 2 or any(size != 1 for size in kernel):
         return None

@@ -33,7 +33,7 @@ def file_lines(loha: Loha) -> list[str]:
     tags = top_tags(loha.metadata)
     if tags:
         lines.append("top tags: " + ", ".join(f"{show(tag)} {count}" for tag, count in tags))
-    return lines + [f"note: {note}" for note in loha.notes]
+    return lines + [f"note: {note}" for note in (*loha.doubts, *loha.notes)]
 
 
 def hash_lines(loha: Loha) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..loha import FileError, files, report
+from ..patcher import loras
 from ..patcher.comfyui import schema
-from ..text import show
 from .model_version import version_lines
 
 LohaType = io.Custom("SHINYMAS_LOHA")
@@ -26,7 +25,7 @@ class LoadLoha(io.ComfyNode):
             description="Reads and checks a LoHa file of the models/loras folder. Plain LoRA files load too.",
             search_aliases=["lycoris", "hadamard", "lora loader", "shinymas"],
             inputs=[
-                io.Combo.Input("lora_name", options=_names(),
+                io.Combo.Input("lora_name", options=loras.names(),
                                tooltip="A .safetensors file in ComfyUI's models/loras folder."),
             ],
             outputs=[
@@ -42,46 +41,29 @@ class LoadLoha(io.ComfyNode):
 
         A name that comes over a link is None here: then whatever is replaced counts.
         """
-        return [_stamp(name) for name in ([lora_name] if lora_name else _names())]
+        return [_stamp(name) for name in ([lora_name] if lora_name else loras.names())]
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None) -> bool | str:
         """Before anything runs; a name that comes over a link is None here and is checked at the run."""
         try:
             if lora_name is not None:
-                _path(lora_name)
+                loras.find(lora_name)
         except FileError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:
-        loha = files.read(_path(lora_name))
+        loha = files.read(loras.find(lora_name))
         info = "\n".join(report.file_lines(loha) + version_lines(loha) + report.hash_lines(loha))
         return io.NodeOutput(loha, info, ui={"text": [info]})
 
 
 def _stamp(name: str) -> tuple:
-    path = folder_paths.get_full_path("loras", name)
+    path = loras.path_of(name)
     stamp = [name]
     for place in (path, path and os.path.join(os.path.dirname(path), files.PEFT_CONFIG)):
         with suppress(FileError):
             stamp += files.file_stamp(place) if place else ()
     return tuple(stamp)
-
-
-def _names() -> list[str]:
-    return [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
-
-
-def _path(name: str) -> str:
-    if name in folder_paths.get_filename_list("loras") and name not in _names():
-        raise FileError(f"'{show(name)}' is not a .safetensors file; other formats can run code when they are read. "
-                        "Convert it, or choose another.")
-    if name not in _names():
-        raise FileError(f"'{show(name)}' is not in the models/loras folder; put the file there and press R to "
-                        "refresh the list. The help page of this node says where to get it.")
-    path = folder_paths.get_full_path("loras", name)
-    if path is None or not os.path.lexists(path):
-        raise FileError(f"'{show(name)}' was in the models/loras folder and is gone; put it back or choose another.")
-    return path

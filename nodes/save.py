@@ -13,7 +13,9 @@ from ..characters import CastError, catalogue
 from ..loha import FileError, Loha, files
 from ..loha.files.atomic import write_whole
 from ..loha.precision import DTYPES
+from ..patcher import loras
 from ..patcher.comfyui import schema
+from ..text import show
 from .load import LohaType
 
 _CAST_KEY = "shinymas_cast"
@@ -47,14 +49,14 @@ class SaveLoha(io.ComfyNode):
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         try:
             if name is not None:  # connected: known in the run
-                files.resolve_name(_folder(), name)
+                _target(name)
         except FileError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, loha: Loha, name: str, precision: str, write_cast: bool = False) -> io.NodeOutput:
-        path = files.resolve_name(_folder(), name)
+        path = _target(name)
         written = files.save(loha, path, DTYPES[precision])
         # Last: whatever is wrong with the cast, the LoHa is on the disk.
         cast = [_cast_line(loha, Path(folder_paths.get_user_directory()), path.stem)] if write_cast else []
@@ -93,5 +95,10 @@ def _write_cast(loha: Loha, user_directory: Path, name: str) -> Path:
     return path
 
 
-def _folder() -> Path:
-    return Path(folder_paths.get_folder_paths("loras")[0])
+def _target(name: str) -> Path:
+    """Where a LoHa of this name goes. Raises FileError where it is no name, or one that is taken elsewhere."""
+    path = files.resolve_name(loras.folder(), name)
+    if hidden := loras.hidden_by(path):
+        raise FileError(f"'{show(name)}' is the name of a file in another loras folder ({show(hidden, 300)}); every "
+                        "graph that names it would get this one instead. Choose another name.")
+    return path

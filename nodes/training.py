@@ -19,6 +19,7 @@ from ..loha.errors import LohaError
 from ..loha.training.settings.fields import describe
 from ..loha.training.settings.hyper_parameters import TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions
+from ..patcher import loras
 from ..patcher.comfyui import folded, schema
 from .load import LohaType
 from .widgets import inputs_of
@@ -195,16 +196,15 @@ class TrainLoha(io.ComfyNode):
 
         began = time.monotonic()
         settings = with_known_start(settings)
-        roots = folder_paths.get_folder_paths("loras")
         view, run = RunView(cls.hidden.unique_id), None
         try:
             with memory_advice(view.advise):
-                run = prepare(model, clip, vae, data, settings, start=resume, output=Path(roots[0]),
+                run = prepare(model, clip, vae, data, settings, start=resume, output=loras.folder(),
                               cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
                 samples = Samples(model, clip, vae, run, data.options.resolution, settings)
                 loha = run.go(Display(view, cls.hidden.unique_id, run, samples).watcher())
         except Exception:  # a cancelled run is one too
-            view.end(run.stopped_report(roots) if run else "stopped: before the first step\nkept: nothing")
+            view.end(run.stopped_report() if run else "stopped: before the first step\nkept: nothing")
             raise
         report = run.report(loha, time.monotonic() - began)
         chart = loss_chart(run.training.losses, run.training.learning_rates())

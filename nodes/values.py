@@ -17,6 +17,7 @@ from ..loha.training.run.folder import check_output_name
 from ..loha.training.settings.fields import coerced, describe
 from ..loha.training.settings.hyper_parameters import TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions, FolderOptions
+from ..patcher import loras
 from ..text import show
 
 
@@ -39,14 +40,13 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
 
 def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     """Settings out of widgets or the TOML, and notes on it."""
-    loras = Path(folder_paths.get_folder_paths("loras")[0])
     if not (values.get("config") or "").strip():
         settings = TrainingSettings(**coerced(TrainingSettings, _known(TrainingSettings, values)))
         check_optimiser(settings.optimizer, settings.optimizer_args)
-        check_output_name(loras, settings)
+        check_output_name(loras.folder(), settings)
         return settings, []
     found = read_settings(_in_inputs(values["config"]))
-    check_output_name(loras, found.settings)
+    check_output_name(loras.folder(), found.settings)
     former = {name: dict(field.former) for name, field in describe(TrainingSettings).items()}
     said = [(former[name].get(value, value), getattr(found.settings, name))
             for name, value in _known(TrainingSettings, values).items()]
@@ -122,7 +122,7 @@ def with_known_start(settings: TrainingSettings) -> TrainingSettings:
     if not settings.init_from:
         return settings
     name = settings.init_from.replace("\\", "/").rpartition("/")[2]
-    path = folder_paths.get_full_path("loras", name)
+    path = loras.path_of(name)
     if path is None:
         raise SettingsError(f"network_weights: {show(name)} is not in the models/loras folder. Put it there, or load "
                             "it with Load LoHa and connect it to `resume`.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 from torch import Tensor
@@ -12,7 +13,8 @@ from ..errors import FileError
 from ..module import BIAS_NAMES, Loha, LohaModule
 from . import container, peft, tensor_names
 from .finite import non_finite
-from .validate import loha_module
+from .validate import loha_module, single_number
+from .years import as_meant
 
 
 def require_adapter(groups: tensor_names.ByModule) -> None:
@@ -26,8 +28,10 @@ def require_adapter(groups: tensor_names.ByModule) -> None:
     if not any(suffix in tensor_names.KNOWN for suffixes in groups.values() for suffix in suffixes):
         keys = [key for suffixes in groups.values() for key in suffixes.values()]
         kind = " It looks like a checkpoint." if any(key.startswith("model.diffusion_model.") for key in keys) else ""
+        near = next(filter(None, (tensor_names.nearly(suffix) for suffixes in groups.values() for suffix in suffixes)),
+                    "")
         raise FileError(f"holds no LoHa or LoRA: none of its {len(keys)} tensors belongs to one "
-                        f"(first: '{show(keys[0])}').{kind} Choose a LoHa file.")
+                        f"(first: '{show(keys[0])}').{kind} {near and f'{near}. '}Choose a LoHa file.")
 
 
 def assemble(
@@ -44,8 +48,12 @@ def assemble(
     others: dict[str, dict[str, Tensor]] = {}
     refused: dict[str, str] = {}
     numbers: set[str] = set()
+    scalars: dict[str, float] = {}
+    embeddings = [name for name in groups if name.startswith(tensor_names.EMBEDDING)]
 
     for name, suffixes in groups.items():
+        if name in embeddings:
+            continue
         if flaw := tensor_names.flaw(name):
             refused[name] = flaw
         elif tensor_names.LOHA.isdisjoint(suffixes):
@@ -56,10 +64,13 @@ def assemble(
         else:
             ours = {suffix: key for suffix, key in suffixes.items() if suffix not in BIAS_NAMES}
             if foreign := ours.keys() - tensor_names.LOHA - tensor_names.SHARED:
+                near = "; ".join(filter(None, map(tensor_names.nearly, sorted(foreign))))
                 raise FileError(f"module '{show(name)}': holds LoHa factors and also "
                                 f"'{show(', '.join(sorted(foreign)))}', so it is unclear what it is; "
-                                "save it as one kind.")
+                                f"{near or 'save it as one kind'}.")
             modules[name] = loha_module(name, {suffix: tensors[key] for suffix, key in ours.items()})
+            if "scalar" in ours:
+                scalars[name] = single_number(name, "scalar", tensors[ours["scalar"]])
             numbers.update(ours.values())
             if beside := {suffix: tensors[key] for suffix, key in suffixes.items() if suffix in BIAS_NAMES}:
                 others[name] = beside
@@ -72,13 +83,15 @@ def assemble(
         name, suffix = foreign[found]
         others.pop(name, None)
         refused[f"{name} (bias)" if name in modules else name] = f"its {suffix} holds NaN or infinity"
-    guessed, note = peft.alphas(path, modules.values())
-    modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in guessed.items()}
-    notes = _notes(modules, others) + ((note,) if note else ())
-    return Loha(modules, others, refused, header.metadata, notes=notes)
+    looked_up, doubt = peft.alphas(path, modules.values())
+    modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in looked_up.items()}
+    modules, rules = as_meant(modules, scalars, header.metadata)
+    notes = (*_notes(modules, others, embeddings), *rules)
+    return Loha(modules, others, refused, header.metadata, notes=notes, doubts=(doubt,) if doubt else ())
 
 
-def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]]) -> tuple[str, ...]:
+def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]], embeddings: list[str]
+           ) -> Iterator[str]:
     zero = [name for name, module in modules.items() if module.alpha == 0]
     negative = [name for name, module in modules.items() if module.alpha is not None and module.alpha < 0]
     replaced = [name for name, tensors in others.items() if "set_weight" in tensors]
@@ -91,7 +104,13 @@ def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]])
          "replace weights outright (set_weight), whatever the strength"),
         (unknown, "is of no known kind", "are of no known kind"),
     )
-    return tuple(
-        f"{len(names)} {f'module {one}' if len(names) == 1 else f'modules {many}'} (first: '{show(names[0])}')."
-        for names, one, many in facts if names
-    )
+    for names, one, many in facts:
+        if names:
+            said = f"module {one}" if len(names) == 1 else f"modules {many}"
+            yield f"{len(names)} {said} (first: '{show(names[0])}')."
+    if near := next(filter(None, (tensor_names.nearly(suffix) for name in unknown for suffix in others[name])), ""):
+        yield f"Of those of no known kind: {near}."
+    if embeddings:
+        named = dict.fromkeys(show(name.removeprefix(tensor_names.EMBEDDING).split(".")[0]) for name in embeddings)
+        yield (f"Embeddings beside the modules, which a LoHa loader does not use: {', '.join(list(named)[:8])}"
+               f"{' …' if len(named) > 8 else ''}. Prompts that name them need them in models/embeddings.")

@@ -21,7 +21,7 @@ from ...text import show
 from ..errors import FileError
 
 MAX_FILE = 4 << 30
-MAX_HEADER = 8_000_000
+MAX_HEADER = 100_000_000  # safetensors' own limit; tag counts of 100 000 pictures need some of it
 MAX_TENSORS = 20_000
 _MAX_DIMS = 8
 _MAX_NUMBER = 1 << 48  # above any real offset; JSON integers may have thousands of digits

@@ -17,14 +17,16 @@ _KINDS = (
 )
 
 
-def file_stamp(path: str | os.PathLike[str]) -> tuple[str, int, int]:
-    """Return (absolute path, size in bytes, mtime in ns): differs when the file was replaced.
+def file_stamp(path: str | os.PathLike[str]) -> tuple[str, int, int, int, int]:
+    """Return (absolute path, size in bytes, mtime in ns, inode, ctime in ns): differs when the file was replaced.
+
+    The last two tell it from one of the same size and mtime (`cp -p`, `rsync -t`, layers of an image).
 
     Raises:
         FileError: there is no such file, or it is not a regular one.
     """
     found = regular(path)
-    return os.path.abspath(path), found.st_size, found.st_mtime_ns
+    return os.path.abspath(path), found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
 def regular(path: str | os.PathLike[str]) -> os.stat_result:

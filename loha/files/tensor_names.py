@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 
+from ...text import show
 from ..module import BIAS_NAMES, CORE_NAMES, FACTOR_NAMES
 
 LOHA = frozenset((*FACTOR_NAMES, *CORE_NAMES))
-# Any kind of module may have these.
-SHARED = frozenset(("alpha", "dora_scale"))
+# Any kind of module may have these; `scalar` is in files that LyCORIS itself did not write.
+SHARED = frozenset(("alpha", "dora_scale", "scalar"))
+# Embeddings that OneTrainer puts beside the modules.
+EMBEDDING = "bundle_emb."
 # What ComfyUI's adapters and loader know besides (comfy/weight_adapter, comfy/lora.py).
 _SINGLE = LOHA | SHARED | BIAS_NAMES | {
     "diff", "set_weight", "w_norm", "reshape_weight", "lora_A", "lora_B",
@@ -54,6 +58,15 @@ def flaw(name: str) -> str | None:
     if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in name):
         return "its name holds control or text-direction characters"
     return None
+
+
+def nearly(suffix: str) -> str:
+    """A sentence on the known suffix that this one is nearly (capitals, separators, slips), or ""."""
+    if suffix in KNOWN:
+        return ""
+    plain = suffix.lower().replace("-", "_").removesuffix(".weight")
+    close = [plain] if plain in KNOWN else get_close_matches(plain, sorted(KNOWN), 1, 0.85)
+    return f"'{show(suffix)}' is nearly '{close[0]}', and has to be to the letter" if close else ""
 
 
 def _split(key: str) -> tuple[str, str]:

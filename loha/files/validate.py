@@ -31,7 +31,7 @@ def loha_module(name: str, tensors: Mapping[str, Tensor]) -> LohaModule:
     if missing:
         raise _error(name, f"{', '.join(missing)} missing, found only {', '.join(sorted(tensors))}")
     for suffix, tensor in tensors.items():
-        if suffix != "alpha" and tensor.dtype not in _FLOATS:
+        if suffix not in ("alpha", "scalar") and tensor.dtype not in _FLOATS:
             raise _error(name, f"{suffix} is {_dtype(tensor)}, expected floating-point numbers (F16, BF16, F32 or F8)")
 
     if cores:
@@ -46,7 +46,7 @@ def loha_module(name: str, tensors: Mapping[str, Tensor]) -> LohaModule:
         _check_flat(name, factors)
     return LohaModule(
         name, *factors.values(), t1=tensors.get("hada_t1"), t2=tensors.get("hada_t2"),
-        alpha=_alpha(name, tensors.get("alpha")), dora_scale=tensors.get("dora_scale"),
+        alpha=single_number(name, "alpha", tensors.get("alpha")), dora_scale=tensors.get("dora_scale"),
     )
 
 
@@ -99,17 +99,18 @@ def _check_products(name: str, first: tuple[int, ...], second: tuple[int, ...]) 
                            "and cannot be multiplied elementwise")
 
 
-def _alpha(name: str, tensor: Tensor | None) -> float | None:
+def single_number(name: str, suffix: str, tensor: Tensor | None) -> float | None:
+    """`alpha` or `scalar` of a module. Raises FileError where it is more than one number, or not a finite one."""
     if tensor is None:
         return None
     if tensor.numel() != 1:
-        raise _error(name, f"alpha has shape {_shape(tensor)}, expected a single number")
+        raise _error(name, f"{suffix} has shape {_shape(tensor)}, expected a single number")
     if tensor.dtype in (torch.bool, torch.complex64):
-        raise _error(name, f"alpha is {_dtype(tensor)}, expected a number")
-    alpha = float(tensor)
-    if not isfinite(alpha):
-        raise _error(name, f"alpha is {alpha}, expected a finite number")
-    return alpha
+        raise _error(name, f"{suffix} is {_dtype(tensor)}, expected a number")
+    value = float(tensor)
+    if not isfinite(value):
+        raise _error(name, f"{suffix} is {value}, expected a finite number")
+    return value
 
 
 def _dtype(tensor: Tensor) -> str:

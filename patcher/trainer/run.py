@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ...loha.training.run.processes import World
 from ...loha.training.run.progress import Watcher
 from ...loha.training.settings.hyper_parameters import TrainingSettings
 from ...text import show
+from .. import loras
 from .models import TrainingModels
 
 OUT_OF_MEMORY = (
@@ -87,12 +88,8 @@ class Run:
         return (f"the network after step {self.training.kept} is kept: go on with --resume and the newest file in "
                 f"{show(self.folder, 300)}")
 
-    def stopped_report(self, roots: Iterable[str]) -> str:
-        """`key: value` lines on a run that ended early: what is kept, where, and how to go on.
-
-        Args:
-            roots: the folders that Load LoHa lists.
-        """
+    def stopped_report(self) -> str:
+        """`key: value` lines on a run that ended early: what is kept, where, and how to go on."""
         training = self.training
         lines = [f"stopped: after step {training.done} of {training.total_steps}"]
         if training.not_kept:
@@ -101,7 +98,7 @@ class Run:
             nothing = "nothing new; go on from the same file as before" if training.kept else "nothing"
             return "\n".join([*lines, f"kept: {nothing}"])
         path = Path(training.last_file.path)
-        name = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
+        name = next((path.relative_to(root) for root in loras.folders() if path.is_relative_to(root)), path)
         return "\n".join([
             *lines, f"kept: step {training.kept}, in {show(path, 300)}",
             f"to go on: press R, choose {show(name, 200)} in Load LoHa, connect it to resume (in the shipped graphs: "
@@ -158,8 +155,11 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         _require_memory(run, models.device)
         if world.is_first:
             _ = run.fingerprint  # now, and not while an early end is kept
-        path = Path(start.source.path).parent if resumed else Path(
-            world.share("folder", str(RunFolder.create(output, settings).path) if world.is_first else None))
+        if resumed:
+            path = Path(start.source.path).parent
+        else:
+            made = str(RunFolder.create(output, settings, loras.hidden_by).path) if world.is_first else None
+            path = Path(world.share("folder", made))
         run.folder = RunFolder(path, settings)
     return Run(run, models, path, (*notes, *run.notes))
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import shutil
 
 import peft
 import pytest
@@ -62,10 +62,12 @@ def test_the_source_tells_a_replaced_file(tmp_path):
     loha = _read(tmp_path, flat())
     path = tmp_path / "a.safetensors"
     source = loha.source
-    assert file_stamp(path) == (source.path, source.size, source.mtime_ns)
+    before = file_stamp(path)
+    assert before[:3] == (source.path, source.size, source.mtime_ns)
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    os.utime(path, ns=(0, 1))
-    assert file_stamp(path) != (source.path, source.size, source.mtime_ns)
+    shutil.copy2(path, tmp_path / "b")
+    (tmp_path / "b").replace(path)
+    assert file_stamp(path)[:3] == before[:3] and file_stamp(path) != before
     path.unlink()
     with pytest.raises(FileError, match="cannot be read"):
         file_stamp(path)
@@ -130,19 +132,40 @@ def test_peft_without_a_usable_configuration_is_a_guess(tmp_path, content, reaso
         (tmp_path / "adapter_config.json").write_bytes(content)
     loha = read(path)
     assert {module.scale for module in loha.modules.values()} == {1.0}
-    (note,) = loha.notes
-    assert note.startswith("The scale is a guess (1): ") and reason in note
+    (doubt,) = loha.doubts
+    assert doubt.startswith("The scale is a guess (1): ") and reason in doubt
 
 
-def test_peft_regular_expressions_are_not_run(tmp_path):
-    _, path = _saved_by_peft(tmp_path, r=4, alpha=6)
-    (tmp_path / "adapter_config.json").write_bytes(_config(alpha_pattern={"(.*)*second": 3, "first": 2}))
+@pytest.mark.parametrize("patterns", [
+    {".*ond": 3}, {"(.*)*second": 3, "first": 2}, {"^(fir|sec)(st|ond)": 3}, {"f.*": 3, "first": 2}, {"fir": 3},
+    {"[a-f]\\w{4}": 3, "con\\w?": 2}, {"first|second": 3}, {"s.cond": 3},
+])
+def test_peft_patterns_are_matched_as_peft_matches_them(tmp_path, patterns):
+    model, path = _saved_by_peft(tmp_path, r=4, alpha=6, alpha_pattern=patterns)
     loha = read(path)
-    assert [loha.modules[f"base_model.model.{name}"].alpha for name in ("first", "second")] == [2.0, 6.0]
-    assert "regular expressions, which are not followed" in loha.notes[0]
+    assert loha.doubts == ()
+    for name in ("first", "second", "conv"):
+        layer = model.base_model.model.get_submodule(name)
+        assert loha.modules[f"base_model.model.{name}"].alpha == layer.alpha["default"]
+
+
+@pytest.mark.parametrize("pattern", [
+    r"(a)\1", "(?=first).*", "((((a{1,99}){1,99}){1,99}){1,99})*", "(", "a" * 900_000 + "*"])
+def test_peft_patterns_that_cannot_be_followed_are_a_guess(tmp_path, pattern):
+    _, path = _saved_by_peft(tmp_path, r=4, alpha=6)
+    (tmp_path / "adapter_config.json").write_bytes(_config(alpha_pattern={pattern: 3}))
+    (doubt,) = read(path).doubts
+    assert "The scale is a guess (1)" in doubt and "patterns that are not followed" in doubt
+
+
+@pytest.mark.parametrize("targets", [["first", "second", "conv"], ".*(first|second|conv)"])
+def test_peft_files_under_another_prefix_have_their_scale_too(tmp_path, targets):
+    (tmp_path / "adapter_config.json").write_bytes(_config(r=2, target_modules=targets, rank_pattern={".*cond": 3}))
+    loha = _read(tmp_path, flat("unet.block.first", alpha=None) | flat("unet.block.second", alpha=None, rank=3))
+    assert [module.alpha for module in loha.modules.values()] == [6.0, 6.0] and not loha.doubts
 
 
 def test_a_configuration_beside_another_tools_file_is_ignored(tmp_path):
     (tmp_path / "adapter_config.json").write_bytes(_config())
     loha = _read(tmp_path, flat("unet.first", alpha=None))
-    assert loha.modules["unet.first"].scale == 1.0 and loha.notes == ()
+    assert loha.modules["unet.first"].scale == 1.0 and loha.notes == () == loha.doubts

@@ -132,7 +132,8 @@ def test_dora_of_a_flat_scale_lies_on_the_outputs():
     assert product.dora_axis((8, 1), (8, 8, 3, 3)) == 0
     assert product.dora_axis((1, 8), (8, 8)) == 1
     assert product.dora_axis((8, 8), (8, 8)) is None
-    assert product.dora_axis((1, 8, 3, 3), (8, 8, 3, 3)) is None
+    assert product.dora_axis((1, 8, 3, 3), (8, 8, 3, 3)) == 1
+    assert product.dora_axis((1, 8, 3, 1), (8, 8, 3, 3)) is None
     assert product.dora_axis((1, 1, 8), (8, 8)) is None
 
 

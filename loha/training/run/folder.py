@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -42,8 +43,9 @@ class RunFolder:
         self._keep_last = settings.keep_last
 
     @classmethod
-    def create(cls, parent: Path, settings: TrainingSettings) -> RunFolder:
-        """Make `parent/output_name`, or `output_name-2`, `-3` … where that is taken.
+    def create(cls, parent: Path, settings: TrainingSettings,
+               taken: Callable[[Path], object] = lambda path: None) -> RunFolder:
+        """Make `parent/output_name`, or `output_name-2`, `-3` … where that is there or `taken`.
 
         Raises:
             FileError: no folder can be made there, or output_name is no safe file name.
@@ -53,6 +55,8 @@ class RunFolder:
             base.parent.mkdir(parents=True, exist_ok=True)
             for number in count(1):
                 path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+                if taken(path):
+                    continue
                 with suppress(FileExistsError):
                     path.mkdir()
                     return cls(path, settings)
