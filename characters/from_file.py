@@ -7,7 +7,6 @@ contradicts that choice, the file is right, and a note says so.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from types import MappingProxyType
 
 from ..text import show
 from .catalogue import Cast, Character, ModelVersion, fold, name_keys
+from .tag_frequency import read_tag_frequency
 from .tags import plain
 from .trigger import trigger_of
 
@@ -64,7 +64,9 @@ def names_in_file(casts: Iterable[Cast], version: str, sha256: str, metadata: Ma
         known = cast.recognise(sha256) if sha256 else None
         if known is not None:
             return _by_hash(cast.models[known[0]], known[1], version)
-    counted = _counted(metadata.get("ss_tag_frequency", ""))
+    counted: Counter[str] = Counter()
+    for tags in read_tag_frequency(metadata.get("ss_tag_frequency", "")).values():
+        counted.update(tags)
     people = {character.name: character for cast in casts for character in cast.characters}
     return _by_tags(casts, tuple(people.values()), counted, version) if counted else FileNames(version)
 
@@ -115,17 +117,3 @@ def _spelled(people: tuple[Character, ...], counted: Counter[str]) -> dict[str, 
 def _order_of(model: ModelVersion | None) -> str | None:
     """Which of the two orders a version's trigger has; None for a trigger of another kind."""
     return next((order for order, template in _ORDERS.items() if model and template == model.trigger), None)
-
-
-def _counted(text: str) -> Counter[str]:
-    """Tag → count over all folders of an `ss_tag_frequency`, empty where it is none."""
-    try:
-        folders = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return Counter()
-    counted: Counter[str] = Counter()
-    for tags in folders.values() if isinstance(folders, dict) else ():
-        for tag, count in tags.items() if isinstance(tags, dict) else ():
-            if isinstance(count, int) and not isinstance(count, bool) and 0 < count < 2**40:
-                counted[tag] += count
-    return counted

@@ -10,6 +10,7 @@ from .prompt import CharacterPrompt, on_prompt
 from .save import SaveLoha
 from .scene import Scene
 from .sheet import CharacterList, Sheet
+from .statistics import TagStatistics
 from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 
@@ -18,5 +19,5 @@ class ShinyMasExtension(ComfyExtension):
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
-            SaveLoha, Scene, CharacterList, Sheet,
+            SaveLoha, Scene, CharacterList, Sheet, TagStatistics,
         ]

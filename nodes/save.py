@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder_paths
 import yaml
 from comfy_api.latest import io
 
-from ..characters import CastError, catalogue
+from ..characters import CastError
 from ..loha import FileError, Loha, files
-from ..loha.files.atomic import write_whole
 from ..loha.precision import DTYPES
 from ..patcher import loras
 from ..patcher.comfyui import schema
 from ..text import show
+from .cast_file import write_cast
 from .load import LohaType
 
 _CAST_KEY = "shinymas_cast"
@@ -59,40 +58,31 @@ class SaveLoha(io.ComfyNode):
         path = _target(name)
         written = files.save(loha, path, DTYPES[precision])
         # Last: whatever is wrong with the cast, the LoHa is on the disk.
-        cast = [_cast_line(loha, Path(folder_paths.get_user_directory()), path.stem)] if write_cast else []
+        cast = [_cast_line(loha, path.stem)] if write_cast else []
         text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *cast])
         return io.NodeOutput(written.path, ui={"text": [text]})
 
 
-def _cast_line(loha: Loha, user_directory: Path, name: str) -> str:
+def _cast_line(loha: Loha, name: str) -> str:
     try:
-        return f"cast: {_write_cast(loha, user_directory, name)}"
+        return f"cast: {write_cast(name, _cast_of(loha))}"
     except (FileError, CastError) as error:
         return f"cast: not written: {error}"
 
 
-def _write_cast(loha: Loha, user_directory: Path, name: str) -> Path:
-    """Write `<user directory>/shinymas/NAME.yaml`, never over a file. `name` is a safe file name.
-
-    Raises:
-        FileError: the LoHa carries no cast, or the file exists or cannot be written.
-        CastError: the cast would not be read back.
-    """
+def _cast_of(loha: Loha) -> bytes:
+    """The cast file of the characters in a LoHa's metadata. Raises FileError where it carries none."""
     if _CAST_KEY not in loha.metadata:
         raise FileError("this LoHa carries no cast; only files trained by Train LoHa do")
     try:
         characters = json.loads(loha.metadata[_CAST_KEY])["characters"]
-        text = yaml.safe_dump({"version": 1, "characters": characters}, allow_unicode=True, sort_keys=False)
-        data = text.encode("utf-8")
+        data = yaml.safe_dump({"version": 1, "characters": characters}, allow_unicode=True, sort_keys=False).encode()
     except (KeyError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise FileError(f"{_CAST_KEY} in the LoHa's metadata is not what Train LoHa writes") from error
     if not characters:
         raise FileError("its pictures name nobody. A character is a folder called N_name, such as 10_Kazano Hiori, or "
                         "the first tag of each caption where keep_tokens is 1 or more")
-    path = user_directory / "shinymas" / f"{name}.yaml"
-    catalogue.parse(data, path.name, path.stem)
-    write_whole(path, [data], overwrite=False)
-    return path
+    return data
 
 
 def _target(name: str) -> Path:
