@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import signal
 import sys
 import time
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(argv)
     comfyui = given.comfyui or ROOT.parent.parent
-    if not (comfyui / "comfy" / "sd.py").is_file():
+    if not os.path.isfile(comfyui / "comfy" / "sd.py"):
         parser.error(f"{comfyui} is no ComfyUI; say with --comfyui where it is")
     signals, world = _Signals(), None
     try:
@@ -220,6 +221,9 @@ def _enter_comfyui(comfyui: Path, cpu: bool) -> None:
 
     args.cpu = cpu or not torch.cuda.is_available()
     _load_pack()
+    from shinymas_loha.text import let_consoles_escape
+
+    let_consoles_escape()
 
 
 def _load_pack() -> ModuleType:
@@ -251,7 +255,7 @@ def _model_file(kind: str, name: str, option: str) -> Path:
     from shinymas_loha.text import show
 
     for path in (Path(name), Path(folder_paths.get_full_path(kind, name) or "")):
-        if name and path.is_file():
+        if name and os.path.isfile(path):
             return path
     raise FileError(f"{show(name) or 'no file given'}: neither a file nor a name in ComfyUI's models/{kind}; "
                     f"say where it is with {option}")

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..patcher.messages import see_prompts
+from ..text import let_consoles_escape
 from .apply import ApplyLoha
 from .hook import LohaHookNode
 from .load import LoadLoha
@@ -16,6 +17,7 @@ from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        let_consoles_escape()
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,

@@ -76,19 +76,21 @@ class LohaTrainingData(io.ComfyNode):
     def fingerprint_inputs(cls, **values) -> object:
         """Changed pictures or captions are looked through anew."""
         from ..loha.training.data import folders_digest
+        from .typed_paths import reach
         from .values import data_options
 
         # What is connected is not known yet: the folder then may be any.
         if values.get("folder") is None or values.get("dataset") is None:
             return float("nan")
         try:
-            return folders_digest(data_options(values)[0])
+            return folders_digest(data_options(values)[0], reach())
         except LohaError as error:
             return str(error)
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
         from ..loha.training.data import TrainingData, describe_data, index_pictures
+        from .typed_paths import reach
         from .values import data_options
 
         options, notes = data_options(values)
@@ -99,7 +101,7 @@ class LohaTrainingData(io.ComfyNode):
             bar.update_absolute(done, total)
 
         ledgers = Path(folder_paths.get_user_directory()) / "shinymas" / "pictures"
-        data = TrainingData(index_pictures(options, progress, ledgers=ledgers), options)
+        data = TrainingData(index_pictures(options, progress, ledgers=ledgers, may_read=reach()), options)
         info = "\n".join([describe_data(data), *notes])
         return io.NodeOutput(data, info, ui={"text": [info]})
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import folder_paths
 
 from ..loha.errors import SettingsError
 from ..loha.training.kohya.dataset_file import read_dataset
@@ -19,22 +16,22 @@ from ..loha.training.settings.hyper_parameters import TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions, FolderOptions
 from ..patcher import loras
 from ..text import show
+from .typed_paths import bare, typed_path
 
 
 def data_options(values: dict) -> tuple[DataOptions, list[str]]:
-    """Options out of widgets or the TOML, and notes on it. Paths that are not absolute lie in the input folder."""
-    inputs = Path(folder_paths.get_input_directory())
+    """Options out of widgets or the TOML, and notes on it. Paths are as `typed_path` takes them."""
     if values["dataset"].strip():
-        found = read_dataset(_in_inputs(values["dataset"]))
-        folders = tuple(dataclasses.replace(one, path=inputs / one.path) for one in found.options.folders)
+        found = read_dataset(_source(values["dataset"]))
+        folders = tuple(dataclasses.replace(one, path=typed_path(one.path)) for one in found.options.folders)
         notes = [*_not_used(_data_said(values, found.options), "above"),
                  *(f"unknown: {show(key)}" for key in found.unknown)]
         return dataclasses.replace(found.options, folders=folders), notes
-    folder = values["folder"].strip()
+    folder = bare(values["folder"])
     if not folder:
         raise SettingsError("folder: empty. Give the folder that holds the pictures.")
     captions = CaptionOptions(**_known(CaptionOptions, values))
-    chosen = FolderOptions(inputs / folder, captions=captions, flip=bool(values["flip"]))
+    chosen = FolderOptions(typed_path(folder), captions=captions, flip=bool(values["flip"]))
     return DataOptions((chosen,), **_known(DataOptions, values)), []
 
 
@@ -45,7 +42,7 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
         check_optimiser(settings.optimizer, settings.optimizer_args)
         check_output_name(loras.folder(), settings)
         return settings, []
-    found = read_settings(_in_inputs(values["config"]))
+    found = read_settings(_source(values["config"]))
     check_output_name(loras.folder(), found.settings)
     former = {name: dict(field.former) for name, field in describe(TrainingSettings).items()}
     said = [(former[name].get(value, value), getattr(found.settings, name))
@@ -105,9 +102,9 @@ def _not_used(pairs: Iterable[tuple[object, object]], where: str) -> list[str]:
     return [f"note: {words} not used"] if count else []
 
 
-def _in_inputs(source: str) -> str:
-    """A TOML's text as it is; a path that is not absolute, in the input folder."""
-    return str(Path(folder_paths.get_input_directory()) / source.strip()) if is_path(source) else source
+def _source(widget: str) -> str:
+    """A TOML's text as it is; a path as `typed_path` takes it."""
+    return str(typed_path(bare(widget))) if is_path(bare(widget)) else widget
 
 
 def differences(settings: TrainingSettings) -> list[str]:

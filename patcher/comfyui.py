@@ -12,8 +12,10 @@ import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+import comfy.cli_args
 import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
@@ -80,6 +82,18 @@ def checks_choices() -> bool:
     import execution
 
     return "io.Combo" in inspect.getsource(execution.validate_inputs)
+
+
+def listens_beyond() -> bool:
+    """Whether other machines may reach this server (`--listen`): an address that is not surely this one's counts."""
+    return not all(map(_is_loopback, str(comfy.cli_args.args.listen).split(",")))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address.strip()).is_loopback
+    except ValueError:
+        return address.strip() == "localhost"
 
 
 def base_model(patcher: ModelPatcher) -> str:

@@ -55,7 +55,10 @@ class Kept:
         text.add_itxt(_TITLE, self.title)
         data = io.BytesIO()
         Image.fromarray(picture).save(data, "PNG", pnginfo=text)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CastError(f"keep_in: {show(self.folder.name)} cannot be made: {error.strerror}") from error
         write(path, data.getvalue())
         self.paths[label] = path
 

@@ -53,6 +53,6 @@ def _flaw(part: str) -> str | None:
     bare = part[: -len(SUFFIX)] if part.lower().endswith(SUFFIX) else part
     if part != part.strip() or any(one != one.rstrip() or one.endswith(".") for one in (part, bare)):
         return "a part of it begins or ends with a space or ends with a dot"
-    if len(os.fsencode(part)) > _MAX_PART:
+    if len(part.encode("utf-8", "surrogatepass")) > _MAX_PART:
         return f"it is longer than {_MAX_PART} bytes"
     return "it holds control or text-direction characters" if tensor_names.flaw(part) else None

@@ -93,6 +93,15 @@ def test_a_run_from_pictures_to_a_file_that_core_applies(server, run_graph, grap
     assert not (base / "user" / "shinymas" / "trained.yaml").exists()
 
 
+def test_latents_on_disk_are_those_in_memory(run_graph, graph, base):
+    runs = {"in-memory": "memory", "to-disk": "disk", "from-disk": "disk"}
+    for name, cache in runs.items():
+        run_graph(graph(output_name=name, max_train_epochs=1, data={"latent_cache": cache}))
+    kept = [load_file(base / "models" / "loras" / name / f"{name}.safetensors") for name in runs]
+    assert all(torch.equal(tensor, one[key]) for one in kept[1:] for key, tensor in kept[0].items())
+    assert len(list((base / "user" / "shinymas" / "latents").glob("*.safetensors"))) == 4
+
+
 def test_a_connected_name_is_saved_under(run_graph, graph, base, sample_loha):
     run_graph({
         "loha": graph.node("ShinyMasLoadLoha", lora_name=sample_loha),

@@ -50,6 +50,28 @@ def test_what_cannot_be_used_is_one_line(training_command, one_thread):
     assert done.stderr.strip().splitlines()[-1].startswith("error: no such folder: no such folder")
 
 
+def test_a_console_that_lacks_letters_ends_no_run(training_command, one_thread, few_pictures, tmp_path):
+    few_pictures.rename(tmp_path / "1_真乃 🎤")
+    command = training_command("letters")
+    command[command.index("--data") + 1] = str(tmp_path / "1_真乃 🎤")
+    env = {**one_thread, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=env, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert rb"folder: 1_\u771f\u4e43 \U0001f3a4 \xb7 5 \xd7 1" in done.stdout and b"steps: 3 of 3" in done.stdout
+    command[command.index("--data") + 1] = str(tmp_path / "霧子")
+    done = subprocess.run(command, env=env, capture_output=True, timeout=300)
+    assert done.returncode == 1 and rb"\u9727\u5b50: no such folder" in done.stderr.splitlines()[-1]
+
+
+def test_paths_that_no_system_has_are_one_line(training_command, one_thread, tmp_path):
+    for option in ("--checkpoint", "--output"):
+        command = training_command("long")
+        command[command.index(option) + 1] = "x" * 300
+        done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert done.stderr.strip().splitlines()[-1].startswith(f"error: {'x' * 80}"), option
+
+
 @pytest.mark.parametrize("old, new, words", [
     ('output_name = "bad"', 'output_name = "a:b"', "output_name: 'a:b' cannot be a file name: it holds :, which"),
     ('optimizer_type = "AdamW"', 'optimizer_type = "AdamW"\noptimizer_args = ["momentum=0.9"]',

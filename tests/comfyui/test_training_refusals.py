@@ -1,5 +1,6 @@
 """What cannot be trained, as a person reads it: refused when it is queued where it can be known, else by the node."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -153,6 +154,27 @@ def test_captions_of_another_encoding_stop_the_folder_and_are_all_named(read_thr
     assert [line.rpartition("/")[2] for line in named if line] == [
         "a.txt: not UTF-8 (byte 0), it looks like Shift-JIS: save it as UTF-8",
         "c.txt: not UTF-8 (byte 0), it looks like UTF-16: save it as UTF-8"]
+
+
+@pytest.mark.parametrize("path, words", [
+    ("x" * 300, "cannot be read (File name too long). Give the folder that holds the pictures."),
+    ("a\ud800b", "a\\ud800b: cannot be read ("),
+    ("gone/真乃 🎤", "gone/真乃 🎤: no such folder. Give the folder that holds the pictures."),
+])
+def test_folders_that_no_system_has_or_this_one_lacks(read_through, path, words):
+    with pytest.raises(PromptFailed) as stopped:
+        read_through(DATA, folder=path)
+    assert words in str(stopped.value)
+
+
+def test_pictures_are_found_in_folders_of_any_letters(read_through, base):
+    for name in ("3_真乃 🎤", "a'b\"c", "dots..", "new\nline", "\u202eright to left", "#{}@|$HOME",
+                 os.fsdecode(b"2_\xff\xfe")):
+        folder = base / "input" / "letters" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(folder / "a.png")
+        assert "pictures: 1" in read_through(DATA, folder=f"letters/{name}").splitlines()
+    assert "pictures: 7" in read_through(DATA, folder="letters").splitlines()
 
 
 def test_a_folder_without_pictures_says_so(read_through, base):

@@ -147,3 +147,9 @@ def test_kept_pictures_make_the_sheet_grow(tmp_path):
     assert list(third.paths)[-1] == "Hiori" and third.others == 0
     other = Kept(tmp_path / "sheet", "another strength")
     assert (other.paths, other.others) == ({}, 3)
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CastError, match="keep_in: sheet cannot be made: Not a directory"):
+        Kept(tmp_path / "file" / "sheet", "title").put("Mano", _solid(10), lambda path, data: None)

@@ -251,7 +251,7 @@ def test_a_module_of_another_kind_with_nan_is_left_out(tmp_path):
 @pytest.mark.parametrize("name", [
     "../x", "a/../../x", "/etc/x", "C:\\x", "C:x", "\\\\server\\share\\x", "//server/share/x", "CON", "con.safetensors",
     "a/nul", "COM1.txt", "lpt9", "", ".", "a//b", "a/", "x./y", " x", "x /y", "a\0b", "a\nb", "a\u202eb", "a:b",
-    "what?", "n" * 300, "ü" * 150, ".hidden",
+    "what?", "n" * 300, "ü" * 150, ".hidden", "a\ud800b",
     "x ", "x.", "x ./y", "x .safetensors", "x..SAFETENSORS", "a/x\u3000", "x\u00a0", "x. ",
 ])
 def test_row_42_names_that_lead_out_or_are_none_on_some_system(tmp_path, name):

@@ -5,6 +5,7 @@ import random
 import pytest
 from shinymas_loha.loha.errors import SettingsError
 from shinymas_loha.loha.training.data import CaptionError, CaptionOptions, read_caption, varied
+from shinymas_loha.loha.training.data.captions import Layout, understood
 
 TAGS = "Kazano Hiori, black hair, mole, smile, 1girl"
 
@@ -25,6 +26,36 @@ def test_captions_that_are_read(tmp_path, raw, expected):
     path = tmp_path / "a.txt"
     path.write_bytes(raw)
     assert read_caption(path) == expected
+
+
+@pytest.mark.parametrize(("text", "layout", "expected"), [
+    ("black hair\nsmile\n1girl\n", Layout.LIST, "black hair, smile, 1girl"),
+    ("1girl\r\nblack_hair\r\nidolmaster_(shiny_colors)\r\n:d\r\n", Layout.LIST,
+     "1girl, black_hair, idolmaster_(shiny_colors), :d"),
+    ("character:kazano hiori\nseries:the idolm@ster shiny colors\nblack hair\nmole", Layout.LIST,
+     "character:kazano hiori, series:the idolm@ster shiny colors, black hair, mole"),
+    ("風野灯織\nシャイニーカラーズ\n黒髪", Layout.LIST, "風野灯織, シャイニーカラーズ, 黒髪"),
+    ("1girl,\nblack hair,\n,\nsmile,\n", Layout.LIST, "1girl, black hair, smile"),
+    ("Kazano Hiori, black hair, mole,\nsmile, 1girl", Layout.LIST, "Kazano Hiori, black hair, mole, smile, 1girl"),
+    ("\n".join([*"abcdefghi", "oh, a comma"]), Layout.LIST, "a, b, c, d, e, f, g, h, i, oh, a comma"),
+    ("love live!\nyahari_ore_no_seishun_lovecome_wa_machigatteiru.\nsmile", Layout.LIST,
+     "love live!, yahari_ore_no_seishun_lovecome_wa_machigatteiru., smile"),
+    ("Kazano Hiori, black hair\nKazano Hiori, smile", Layout.FIRST, "Kazano Hiori, black hair"),
+    ("\n  A girl  sits on a bench.\nShe looks at the viewer.", Layout.FIRST, "A girl sits on a bench."),
+    ("A girl\nA girl in a park", Layout.FIRST, "A girl"),
+    ("彼女は笑っている。\n背景は青空。", Layout.FIRST, "彼女は笑っている。"),
+    ("1girl, solo\nA girl with black hair stands in front of a window.", Layout.FIRST, "1girl, solo"),
+    ("girl smiling softly at someone\ngirl standing under cherry trees", Layout.FIRST,
+     "girl smiling softly at someone"),
+    ("1girl black_hair looking_at_viewer smile", Layout.SPACED, "1girl, black_hair, looking_at_viewer, smile"),
+    ("a photo of my_style cat", Layout.LINE, "a photo of my_style cat"),
+    ("black_hair, looking_at_viewer long_hair brown_eyes", Layout.LINE,
+     "black_hair, looking_at_viewer long_hair brown_eyes"),
+    ("Kazano Hiori,", Layout.LINE, "Kazano Hiori,"),
+    ("\n \n", Layout.LINE, ""),
+])
+def test_how_the_lines_of_a_file_are_understood(text, layout, expected):
+    assert understood(text) == (expected, layout)
 
 
 def test_ten_thousand_tags(tmp_path):

@@ -110,7 +110,7 @@ def test_a_cancelled_look_keeps_what_it_has_found(pictures, tmp_path, look, monk
 
 @pytest.mark.parametrize("spoil", [
     lambda raw: raw[:-20], lambda raw: b"[]", lambda raw: b"\xff", lambda raw: raw.replace(b"64", b'"64"'),
-    lambda raw: raw.replace(b'"layout": 1', b'"layout": 99'), lambda raw: raw.replace(b'"pictures": {', b'"x": {'),
+    lambda raw: raw.replace(b'"layout": 2', b'"layout": 99'), lambda raw: raw.replace(b'"pictures": {', b'"x": {'),
     lambda raw: b"[" * 100_000,
 ])
 def test_a_spoilt_ledger_is_read_past(look, pictures, tmp_path, spoil):

@@ -67,7 +67,9 @@ def test_caption_files_by_ending(tmp_path):
     (tmp_path / "a.caption").write_text("from caption", encoding="utf-8")
     (tmp_path / "b.caption").write_text("b", encoding="utf-8")
     (tmp_path / "c.d.txt").write_text("c", encoding="utf-8")
-    assert index_pictures(_options(tmp_path)).captions == ("from txt", "b", "c")
+    (tmp_path / "a.png.txt").write_text("a downloader's", encoding="utf-8")
+    (tmp_path / "b.png.TXT").write_text("from a downloader", encoding="utf-8")
+    assert index_pictures(_options(tmp_path)).captions == ("from txt", "from a downloader", "c")
     chosen = FolderOptions(tmp_path, captions=CaptionOptions(extension=".caption"), name="-")
     assert index_pictures(_options(chosen)).captions == ("from caption", "b", "-")
 
@@ -78,32 +80,114 @@ def test_strange_pictures_are_named_and_the_rest_is_used(tmp_path):
     _save(tmp_path / "ribbon.png", (64, 640))
     (tmp_path / "half.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "moving.gif").write_bytes(b"GIF89a")
-    (tmp_path / "folder.png").mkdir()
     (tmp_path / "notes.md").write_text("not a picture", encoding="utf-8")
     Image.new("RGB", (64, 64)).save(
         tmp_path / "evil\u202egnp.png", save_all=True, append_images=[Image.new("RGB", (64, 64), "red")])
     options = _options(tmp_path)
     data = TrainingData(index_pictures(options), options)
     lines = describe_data(data).splitlines()
-    assert lines[:4] == ["pictures: 1", "shown per epoch: 1", "batches per epoch: 1", "left out: 6"]
+    assert lines[:4] == ["pictures: 1", "shown per epoch: 1", "batches per epoch: 1", "left out: 5"]
     assert all(": " in line for line in lines)
     text = "\n".join(lines)
     for wanted in ("tiny.png: 1×1, smaller than 64 pixels", "ribbon.png: 64×640, longer than 4 times",
-                   "half.jpg: ", "moving.gif: gif is not supported", "evil\\u202egnp.png: animated",
-                   "folder.png: not a regular file"):
+                   "half.jpg: ", "moving.gif: gif is not supported", "evil\\u202egnp.png: animated"):
         assert wanted in text
-    assert "bucket: 128x128 · 1" in lines and "notes.md" not in text
+    assert "bucket: 128x128 · 1" in lines and "files not read: 1 .md" in lines
+
+
+def _described(*folders: Path | FolderOptions) -> list[str]:
+    options = _options(*folders)
+    return describe_data(TrainingData(index_pictures(options), options)).splitlines()
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("black hair\nsmile", "one tag a line: 2 of these files, such as a.png's: taken as one list, joined with commas"),
+    ("1girl black_hair red_eyes smile",
+     "tags between spaces: 2 of these files, such as a.png's: taken as one list, with commas in between"),
+    ("a girl, smiling\na girl, laughing",
+     "several lines: 2 of these files, such as a.png's: the first line is the caption, the others are not read"),
+])
+def test_how_captions_were_understood_is_said(tmp_path, text, line):
+    for name in "abc":
+        _save(tmp_path / f"{name}.png", caption=text if name != "c" else "black hair, smile")
+    said = _described(tmp_path)
+    assert said[said.index("captions: 3 from files, 0 from folder names, 0 empty") + 1] == line
+    assert len([one for one in said if "of these files" in one]) == 1
+
+
+def test_what_lies_in_the_folders_and_is_not_used_is_named(tmp_path):
+    _save(tmp_path / "1_a" / "good.png", caption="good")
+    _save(tmp_path / "1_a" / "deeper" / "never.png")
+    for name in ("a.jpe", "b.JFIF", "c.apng", "d.jp2", "e.psd", "f.avif", "g.JXL", "h.bmp", "c.txt", "good.json",
+                 "good.caption", "other.json", "other.txt", "noending"):
+        (tmp_path / "1_a" / name).write_bytes(b"x")
+    lines = _described(tmp_path)
+    folder = tmp_path / "1_a"
+    assert [line for line in lines if "a/" in line] == [
+        f"left out: {folder}/a.jpe: jpe is not read: rename it to .jpg",
+        f"left out: {folder}/b.JFIF: jfif is not read: rename it to .jpg",
+        *(f"left out: {folder}/{name}: {ending} is not supported: convert it to PNG, JPEG or WebP" for name, ending in (
+            ("c.apng", "apng"), ("d.jp2", "jp2"), ("e.psd", "psd"), ("f.avif", "avif"), ("g.JXL", "jxl"),
+            ("h.bmp", "bmp"))),
+        f"not looked into: {folder}/deeper",
+        f"caption of no picture: {folder}/other.txt",
+    ]
+    assert "not looked into: 1 deeper folder(s): give them as the folder, or move their pictures up" in lines
+    assert "files not read: 1 .caption, 2 .json, 1 without an ending" in lines
+    assert f"not looked into: {folder}" in _described(FolderOptions(folder / "deeper"), FolderOptions(tmp_path, 1))
+
+
+def test_a_folder_called_as_a_caption_or_a_picture_is_none(tmp_path):
+    _save(tmp_path / "1_a" / "a.png")
+    for name in ("a.txt", "b.png"):
+        (tmp_path / "1_a" / name).mkdir()
+    assert index_pictures(_options(tmp_path)).captions == ("a",)
+    (tmp_path / "1_a" / "a.png.txt").write_text("hers", encoding="utf-8")
+    index = index_pictures(_options(tmp_path))
+    assert index.captions == ("hers",) and not index.left_out
+    assert [path.name for path in index.passed_over.folders] == ["a.txt", "b.png"]
+
+
+def test_folders_and_links_that_lead_where_nothing_may_be_read(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    _save(inside / "a.png", caption="hers")
+    _save(outside / "b.png", caption="secret")
+    (inside / "link.png").symlink_to(outside / "b.png")
+    (inside / "gone.png").symlink_to(outside / "gone.png")
+    (inside / "1_all").symlink_to(outside)
+    (inside / "2_own").symlink_to(inside)
+
+    def may_read(path: Path) -> bool:
+        return path.resolve().is_relative_to(inside)
+
+    options = _options(inside)
+    index = index_pictures(options, may_read=may_read)
+    assert index.captions == ("hers", "hers")
+    assert {path.name: reason for path, reason in index.left_out} == dict.fromkeys(
+        ("link.png", "gone.png", "1_all"), "a link to where nothing may be read")
+    before = folders_digest(options, may_read)
+    (outside / "b.txt").write_text("another secret", encoding="utf-8")
+    assert folders_digest(options, may_read) == before
+    (inside / "a.txt").unlink()
+    (inside / "a.txt").symlink_to(outside / "b.txt")
+    with pytest.raises(FileError, match=r"a\.txt: a link to where nothing may be read"):
+        index_pictures(options, may_read=may_read)
+    assert index_pictures(options).captions[0] == "another secret"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
-def test_a_fifo_does_not_hang(tmp_path):
+def test_a_fifo_does_not_hang_nor_a_link_to_itself_stop_all(tmp_path):
     _save(tmp_path / "good.png")
     os.mkfifo(tmp_path / "pipe.png")
-    assert [path.name for path, _ in index_pictures(_options(tmp_path)).left_out] == ["pipe.png"]
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert [path.name for path, _ in index_pictures(_options(tmp_path)).left_out] == ["loop.png", "pipe.png"]
 
 
 def test_nothing_usable_is_an_error_that_says_why(tmp_path):
-    with pytest.raises(FileError, match="no JPEG, PNG or WebP picture in it"):
+    with pytest.raises(FileError, match="no JPEG, PNG or WebP picture in it or one folder below$"):
+        index_pictures(_options(tmp_path))
+    _save(tmp_path / "a" / "b" / "too deep.png")
+    with pytest.raises(FileError, match="(?s)one folder below:\n.*a/b: not looked into, it lies too deep"):
         index_pictures(_options(tmp_path))
     _save(tmp_path / "tiny.png", (2, 2))
     with pytest.raises(FileError, match=r"none of 1 picture\(s\) can be used:\ntiny.png: 2×2"):
@@ -112,6 +196,18 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path):
         index_pictures(_options(tmp_path / "gone"))
     with pytest.raises(SettingsError, match="no folder of pictures"):
         index_pictures(_options())
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", "a\ud800b"])
+def test_a_folder_that_no_system_has_is_said_so(tmp_path, name):
+    for look in (index_pictures, folders_digest):
+        with pytest.raises(FileError, match=r"cannot be read \(.+\)\. Give the folder that holds the pictures"):
+            look(_options(tmp_path / name))
+
+
+def test_a_name_that_is_no_unicode_makes_a_caption(tmp_path):
+    _save(tmp_path / os.fsdecode(b"2_Mano \xff") / "a.png")
+    assert index_pictures(_options(tmp_path)).captions == ("Mano ?",)
 
 
 def test_captions_in_other_encodings_are_all_named(tmp_path):

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from shinymas_loha.loha.training.data.pictures import PictureError, check_decodes, fitted, read_header, read_pixels
 
 
@@ -21,14 +21,29 @@ def _near(pixel, expected) -> bool:
     return all(abs(a - b) < 40 for a, b in zip(pixel, expected, strict=True))
 
 
+def _rotation(ending: str, kept_in: str, orientation: int) -> dict:
+    """Options of `save` that say how the picture is to be turned, in EXIF or in XMP alone."""
+    if kept_in == "exif":
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        return {"exif": exif}
+    xmp = ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+           '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+           f'tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>')
+    if ending != "png":
+        return {"xmp": xmp.encode()}
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    return {"pnginfo": text}
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("kept_in", ["exif", "xmp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_in_every_format(tmp_path, ending, orientation):
+def test_rotation_in_every_format(tmp_path, ending, kept_in, orientation):
     stored = _photo()
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     path = tmp_path / f"a.{ending}"
-    stored.save(path, exif=exif)
+    stored.save(path, **_rotation(ending, kept_in, orientation))
     header = read_header(path)
     seen = read_pixels(path)
     assert (header.width, header.height) == seen.size == ((128, 96) if orientation >= 5 else (96, 128))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from shinymas_loha.loha.errors import FileError, LohaError, SettingsError
-from shinymas_loha.loha.training.kohya.dataset_file import data_options
+from shinymas_loha.loha.training.kohya.dataset_file import data_options, read_dataset
 from shinymas_loha.loha.training.kohya.training_file import read_settings
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
@@ -109,6 +109,42 @@ def test_files_that_cannot_be_read(tmp_path):
         read_settings(str(tmp_path / "folder.toml"))
 
 
+def test_a_path_that_no_system_has(tmp_path):
+    with pytest.raises(FileError, match=r"\(\d+ characters\) cannot be read: File name too long"):
+        read_settings(f"{tmp_path}/{'x' * 300}.toml")
+    with pytest.raises(FileError, match=r"a\\x00.toml cannot be read"):
+        read_settings(f"{tmp_path}/a\0.toml")
+    with pytest.raises(FileError, match=r"\\ud800.toml cannot be read"):
+        read_settings(f"{tmp_path}/\ud800.toml")
+
+
+@pytest.mark.parametrize("parser", ["tomllib", "toml"])
+@pytest.mark.parametrize("text", [
+    "root:HUSH:19000:0:99999:7:::", "[HUSH]\n[HUSH]",
+    "a = 1\nHUSH = 'HUSH", "HUSH = [1, HUSH]", "a.HUSH = 1\na.HUSH = 2",
+    "a = {HUSH = 1, HUSH = 2}", "password = 'HUSH'", "[prod]\npassword = 'HUSH'\n[dev]\npassword = 'HUSH HUSH'",
+    "general = 'HUSH'", "datasets = 'HUSH'", "datasets = ['HUSH']", "general = 'HUSH'\ndatasets = []",
+    "[[datasets]]\nsubsets = 'HUSH'",
+])
+def test_nothing_is_told_of_a_file_that_is_no_configuration(tmp_path, text, parser, monkeypatch):
+    pytest.importorskip(parser, reason=f"this Python has no {parser}")
+    for other in {"tomllib", "tomli", "toml"} - {parser}:
+        monkeypatch.setitem(sys.modules, other, None)
+    path = tmp_path / "a.toml"
+    path.write_text(text, encoding="utf-8")
+    for read in (read_settings, read_dataset):
+        with pytest.raises(LohaError) as refused:
+            read(str(path))
+        assert "HUSH" not in str(refused.value)
+
+
+def test_where_a_file_is_no_toml_is_told(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("network_dim = 4\nnetwork_alpha 1", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"a\.toml is not TOML: see line 2, column 15$"):
+        read_settings(str(path))
+
+
 @pytest.mark.parametrize("text", ["lr", "[a\nb = 1", "a = 1\na = 2", "\x00 = 1", "a = [" * 5000])
 def test_text_that_is_not_toml(text):
     with pytest.raises(SettingsError, match="the pasted configuration is not TOML"):
@@ -117,6 +153,12 @@ def test_text_that_is_not_toml(text):
 
 def test_nothing_at_all_is_the_default():
     assert read_settings("").settings == TrainingSettings()
+
+
+def test_unknown_keys_may_differ_from_section_to_section():
+    assert read_settings("seed = 1\n[a]\nx = 1\n[b]\nx = 2").unknown == ("x",)
+    with pytest.raises(SettingsError, match=r"no configuration of kohya's scripts: none of its 1 key\(s\) is known"):
+        read_settings("x = 1")
 
 
 def test_unknown_keys_are_listed_in_order_and_escaped():

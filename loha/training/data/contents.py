@@ -20,7 +20,7 @@ from ...files.atomic import write_whole
 from .pictures import PictureError, check_decodes, read_header
 
 HASH_BYTES = 16
-_LAYOUT = 1  # Raise it when what `examine` refuses or finds changes.
+_LAYOUT = 2  # Raise it when what `examine` refuses or finds changes.
 _BLOCK = 1 << 20
 # A file changed this little before it was read may change again without a new time: some disks count in 2 s.
 _SETTLED = 2_500_000_000  # nanoseconds

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -15,9 +15,9 @@ from ....text import show
 from ...errors import FileError
 from ..settings.pictures import DataOptions
 from .buckets import Size, bucket_for
-from .captions import CaptionError, read_caption
+from .captions import Caption, CaptionError, Layout, read_text, understood
 from .contents import HASH_BYTES, Examined, Ledger, examine
-from .folders import ImageFolder, image_folders, list_folder
+from .folders import LEADS_OUT, ImageFolder, Listing, MayRead, anywhere, image_folders, list_folder
 from .pictures import PictureError
 
 # Up to this many pictures are decoded once, which takes seconds and finds damage inside of them;
@@ -28,6 +28,21 @@ _THREADS = 4
 _SHOWN = 10
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """What lies in the folders and is not used, pictures apart.
+
+    Args:
+        folders: deeper than where pictures are looked for.
+        captions: of no picture.
+        endings: how many files have each ending that is read for nothing, in lower case.
+    """
+
+    folders: tuple[Path, ...]
+    captions: tuple[Path, ...]
+    endings: Counter[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +59,8 @@ class PictureIndex:
         contents: (pictures, 16) uint8, a hash of each file's bytes.
         left_out: path and reason of every file that looks like a picture and is not used.
         caption_sources: how many captions came from a "file", from the "folder", and were "empty".
+        layouts: pictures by how their caption's file was understood; those of one line are not in it.
+        passed_over: what else lies in the folders.
         was_decoded: whether every picture was decoded, not its header alone.
     """
 
@@ -56,6 +73,8 @@ class PictureIndex:
     contents: np.ndarray
     left_out: tuple[tuple[Path, str], ...]
     caption_sources: Counter[str]
+    layouts: Mapping[Layout, tuple[int, ...]]
+    passed_over: PassedOver
     was_decoded: bool
 
     def __len__(self) -> int:
@@ -79,35 +98,33 @@ class _Found:
     caption_file: str
 
 
-def index_pictures(options: DataOptions, progress: Progress | None = None, *,
-                   ledgers: Path | None = None) -> PictureIndex:
+def index_pictures(options: DataOptions, progress: Progress | None = None, *, ledgers: Path | None = None,
+                   may_read: MayRead = anywhere) -> PictureIndex:
     """Look at every picture and caption of the folders; threads read, nothing is kept open.
 
     Args:
         ledgers: folder for what is found in more than `DECODE_UP_TO` files: unchanged ones are read through once.
+        may_read: asked of links and folders in the folders, which themselves are taken as given.
         progress: called with (done, total) every few hundred pictures; what it raises passes through.
 
     Raises:
         FileError: a folder is missing; no usable picture; captions that cannot be read (all are named).
         SettingsError: no folder, or repeats beyond their range.
     """
-    folders = image_folders(options)
-    found: list[_Found] = []
-    left_out: list[tuple[Path, str]] = []
-    for position, folder in enumerate(folders):
-        listing = list_folder(folder)
-        found += (
-            _Found(position, *pair) for pair in zip(listing.pictures, listing.captions, strict=True)
-        )
-        left_out += ((folder.path / name, reason) for name, reason in listing.refused)
+    folders = image_folders(options, may_read)
+    listings = [list_folder(folder, may_read) for folder in folders]
+    found = [_Found(position, *pair) for position, listing in enumerate(listings)
+             for pair in zip(listing.pictures, listing.captions, strict=True)]
+    left_out = [(folder.path / name, reason) for folder, listing in zip(folders, listings, strict=True)
+                for name, reason in listing.refused]
     decode = len(found) <= DECODE_UP_TO
     # Few pictures are decoded each time, and remembering them would only litter.
     books = [Ledger(folder.path, None if decode else ledgers) for folder in folders]
 
-    def look(one: _Found) -> tuple[Examined | PictureError, str | CaptionError]:
+    def look(one: _Found) -> tuple[Examined | PictureError, Caption | CaptionError]:
         path = folders[one.folder].path
         return (_picture(path / one.name, books[one.folder], decode),
-                _caption(path / one.caption_file if one.caption_file else None))
+                _caption(path / one.caption_file, may_read) if one.caption_file else Caption("", Layout.LINE))
 
     usable: list[_Found] = []
     sizes: list[Size] = []
@@ -115,6 +132,7 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *,
     captions: list[str] = []
     unread: list[CaptionError] = []
     sources: Counter[str] = Counter()
+    layouts: dict[Layout, list[int]] = defaultdict(list)
     for one, (picture, caption) in zip(found, _looked_at(look, found, progress, books), strict=True):
         folder = folders[one.folder]
         if isinstance(caption, CaptionError):
@@ -122,14 +140,17 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *,
         elif isinstance(picture, PictureError):
             left_out.append((folder.path / one.name, picture.reason))
         else:
+            if caption.layout is not Layout.LINE:
+                layouts[caption.layout].append(len(usable))
             usable.append(one)
             sizes.append((picture.width, picture.height))
             contents.append(picture.content)
-            captions.append(caption if one.caption_file else folder.name)
-            sources["folder" if not one.caption_file else "file" if caption else "empty"] += 1
+            captions.append(caption.text if one.caption_file else folder.name)
+            sources["folder" if not one.caption_file else "file" if caption.text else "empty"] += 1
     _refuse_unread(unread)
+    passed_over = _passed_over(folders, listings)
     if not usable:
-        raise FileError(_nothing(options, left_out))
+        raise FileError(_nothing(options, left_out, passed_over))
     bucket_of = {size: bucket_for(*size, options) for size in set(sizes)}
     return PictureIndex(
         folders=folders,
@@ -141,8 +162,20 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *,
         contents=np.frombuffer(b"".join(contents), np.uint8).reshape(-1, HASH_BYTES),
         left_out=tuple(left_out),
         caption_sources=sources,
+        layouts={layout: tuple(pictures) for layout, pictures in layouts.items()},
+        passed_over=passed_over,
         was_decoded=decode,
     )
+
+
+def _passed_over(folders: tuple[ImageFolder, ...], listings: list[Listing]) -> PassedOver:
+    looked_into = {folder.path for folder in folders}
+    both = list(zip(folders, listings, strict=True))
+    below = (folder.path / name for folder, listing in both for name in listing.folders)
+    return PassedOver(
+        folders=tuple(path for path in below if path not in looked_into),
+        captions=tuple(folder.path / name for folder, listing in both for name in listing.lone_captions),
+        endings=sum((listing.others for listing in listings), Counter()))
 
 
 def _looked_at(look: Callable, found: list[_Found], progress: Progress | None,
@@ -169,9 +202,11 @@ def _picture(path: Path, ledger: Ledger, decode: bool) -> Examined | PictureErro
         return error
 
 
-def _caption(path: Path | None) -> str | CaptionError:
+def _caption(path: Path, may_read: MayRead) -> Caption | CaptionError:
+    if path.is_symlink() and not may_read(path):
+        return CaptionError(path, LEADS_OUT)
     try:
-        return "" if path is None else read_caption(path)
+        return understood(read_text(path))
     except CaptionError as error:
         return error
 
@@ -184,9 +219,10 @@ def _refuse_unread(unread: list[CaptionError]) -> None:
     raise FileError(f"{len(unread)} caption file(s) cannot be used:\n{named}{more}")
 
 
-def _nothing(options: DataOptions, left_out: list[tuple[Path, str]]) -> str:
+def _nothing(options: DataOptions, left_out: list[tuple[Path, str]], passed_over: PassedOver) -> str:
     where = ", ".join(show(folder.path, 200) for folder in options.folders)
-    if not left_out:
-        return f"{where}: no JPEG, PNG or WebP picture in it or one folder below"
-    named = "\n".join(f"{show(path.name, 120)}: {reason}" for path, reason in left_out[:_SHOWN])
-    return f"{where}: none of {len(left_out)} picture(s) can be used:\n{named}"
+    lines = [f"{show(path.name, 120)}: {reason}" for path, reason in left_out[:_SHOWN]]
+    lines += [f"{show(path, 200)}: not looked into, it lies too deep" for path in passed_over.folders[:_SHOWN]]
+    what = f"none of {len(left_out)} picture(s) can be used" if left_out else (
+        "no JPEG, PNG or WebP picture in it or one folder below")
+    return "\n".join([f"{where}: {what}{':' if lines else ''}", *lines])

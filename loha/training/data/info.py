@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ....text import show
+from .captions import Layout
 from .dataset import TrainingData
 
 _SHOWN = 50
+_LAYOUTS = {
+    Layout.LIST: "taken as one list, joined with commas",
+    Layout.SPACED: "taken as one list, with commas in between",
+    Layout.FIRST: "the first line is the caption, the others are not read",
+}
 # A tag and its comma take two tokens at least, and no caption has more than 225.
 _MOST_TAGS = 113
 
@@ -31,16 +37,32 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         f"captions: {sources['file']} from files, {sources['folder']} from folder names, "
         f"{sources['empty']} empty",
     ]
+    lines += (f"{layout.value}: {len(index.layouts[layout])} of these files, such as "
+              f"{show(index.names[index.layouts[layout][0]])}'s: {what}"
+              for layout, what in _LAYOUTS.items() if layout in index.layouts)
     lines += (
         f"folder: {show(folder.label)} · {in_folder[position]} × {folder.repeats}"
         for position, folder in enumerate(index.folders) if in_folder[position]
     )
     lines += (f"bucket: {width}x{height} · {count}" for (width, height), count in data.bucket_counts().items())
-    lines += (f"left out: {show(path, 200)}: {reason}" for path, reason in index.left_out[:_SHOWN])
-    if len(index.left_out) > _SHOWN:
-        lines.append(f"left out: … and {len(index.left_out) - _SHOWN} more")
+    lines += _some("left out", [f"{show(path, 200)}: {reason}" for path, reason in index.left_out])
+    passed_over = index.passed_over
+    if passed_over.folders:
+        lines.append(f"not looked into: {len(passed_over.folders)} deeper folder(s): give them as the folder, or move "
+                     "their pictures up")
+    lines += _some("not looked into", [show(path, 200) for path in passed_over.folders])
+    lines += _some("caption of no picture", [show(path, 200) for path in passed_over.captions])
+    if passed_over.endings:
+        counts = (f"{count} {show(ending) or 'without an ending'}" for ending, count in passed_over.endings.items())
+        lines.append(f"files not read: {', '.join(islice(counts, _SHOWN))}")
     lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
+
+
+def _some(key: str, values: list[str]) -> list[str]:
+    """A line for each of the first values, and one on how many more there are."""
+    more = len(values) - _SHOWN
+    return [f"{key}: {value}" for value in values[:_SHOWN]] + ([f"{key}: … and {more} more"] if more > 0 else [])
 
 
 def _too_long(data: TrainingData) -> Iterator[tuple[str, int]]:

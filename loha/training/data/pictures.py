@@ -47,7 +47,7 @@ class PictureError(FileError):
 
 @dataclass(frozen=True)
 class Header:
-    """Width and height as seen (EXIF rotation applied), and whether the file's end is as it should be."""
+    """Width and height as seen (rotated as EXIF or XMP says), and whether the file's end is as it should be."""
 
     width: int
     height: int
@@ -89,7 +89,7 @@ def check_decodes(path: Path | str) -> None:
 
 
 def read_pixels(path: Path | str) -> Image.Image:
-    """The picture as seen: 8-bit RGB, EXIF rotation applied, transparency on white.
+    """The picture as seen: 8-bit RGB, rotated as EXIF or XMP says, transparency on white.
 
     16-bit greys are scaled, not cut. Raises `PictureError` as `read_header`, or where data is broken.
     """
@@ -176,9 +176,9 @@ def _seen_size(image: Image.Image) -> Size:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1–8. Asked before `load`, so that header and pixels agree.
+    """Orientation 1–8, of EXIF or else of XMP. Asked before `load`, so that header and pixels agree.
 
-    Without these entries Pillow would decode a whole PNG to look for EXIF behind the pixels.
+    Without these entries Pillow would decode a whole PNG to look for them behind the pixels.
     """
     if not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
         return 1
@@ -213,7 +213,7 @@ def _webp_size(start: bytes) -> Size | None:
     if start[:4] != b"RIFF" or start[8:12] != b"WEBP" or len(start) < 30:
         return None
     kind, body = start[12:16], start[20:30]
-    if kind == b"VP8X" and not body[0] & 0b1010:  # neither EXIF nor animation
+    if kind == b"VP8X" and not body[0] & 0b1110:  # no EXIF, XMP (it may hold the orientation too) or animation
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", body[6:10])

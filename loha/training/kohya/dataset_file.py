@@ -16,6 +16,7 @@ from .toml import parse
 
 # What a dataset's TOML may hold; `train_data_dir` is a training configuration's way to name a folder.
 _KNOWN = {key for key, row in KEYS.items() if row.is_of_pictures} - {"train_data_dir"} | set(SUBSET_KEYS)
+_NOT_ONE = "a dataset's TOML needs [[datasets]] with [[datasets.subsets]] and their image_dir"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def read_dataset(source: str) -> DataFile:
             has one value here, such as the resolution.
     """
     tables = parse(source)
+    if "datasets" not in tables:
+        raise SettingsError(_NOT_ONE)
     general = _table(tables.get("general", {}), "general")
     wholes: list[dict[str, Any]] = []
     folders: list[FolderOptions] = []
@@ -50,7 +53,7 @@ def read_dataset(source: str) -> DataFile:
             wholes.append(_whole(values))
             folders.append(_folder(_path("image_dir", values["image_dir"]), values, _repeats(values)))
     if not folders:
-        raise SettingsError("a dataset's TOML needs [[datasets]] with [[datasets.subsets]] and their image_dir")
+        raise SettingsError(_NOT_ONE)
     first, *others = (_options(whole, folders) for whole in wholes)
     for other in others:
         for name in describe(DataOptions):
@@ -143,13 +146,14 @@ def _path(key: str, value: Any) -> Path:
     return Path(value)
 
 
+# What was read may be no dataset's TOML at all: of what stands where a table should be, nothing is told.
 def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise SettingsError(f"{name}: expected a table [{name}], found {show(repr(value))}")
+        raise SettingsError(f"{name}: expected a table [{name}]")
     return value
 
 
 def _list(value: Any, name: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
-        raise SettingsError(f"{name}: expected tables [[{name}]], found {show(repr(value))}")
+        raise SettingsError(f"{name}: expected tables [[{name}]]")
     return [_table(one, name) for one in value]

@@ -59,7 +59,7 @@ def read_settings(source: str) -> SettingsFile:
             "this is the TOML of a dataset ([[datasets]]): give it to LoHa Training Data, and a training "
             "configuration here"
         )
-    values = flatten(tables)
+    values = flatten(tables, KEYS)
     changes: dict[str, Any] = {}
     data: dict[str, Any] = {}
     ignored: dict[str, str] = {}

@@ -130,8 +130,9 @@ def read_state(path: Path) -> RunState:
             metadata = file.metadata() or {}
         return unpack(tensors, metadata)
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{show(path, 200)}: the training state cannot be read ({show(error, 120)}); remove it to go "
-                        "on from the LoHa's weights alone.") from error
+        # The library's own words may quote what stands in the file.
+        raise FileError(f"{show(path, 200)}: the training state cannot be read; remove it to go on from the LoHa's "
+                        "weights alone.") from error
     except FileError as error:
         raise FileError(f"{show(path, 200)}: {error}; remove it to go on from the LoHa's weights alone.") from error
 

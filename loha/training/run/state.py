@@ -94,7 +94,7 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
             tuple(tensors["losses"].tolist()), float(document["started"]),
             document["digest"] if is_old else "",
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError("the file is not a training state") from error
 
 
