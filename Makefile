@@ -112,5 +112,5 @@ $(TOOLS)/oracles.stamp: Makefile | $(VENV)/bin/uv
 
 # A person's own Python is theirs: say what it lacks instead of installing into it.
 own-python:
-	@$(PYTHON) -c "import pytest, hypothesis, playwright, lycoris, peft, diffusers, comfy_cli" || { \
+	@$(PYTHON) -c "import pytest, hypothesis, playwright, lycoris, peft, diffusers, comfy_cli, onnx, onnxruntime" || { \
 	  echo "$(PYTHON) lacks test packages: -m pip install -r dev/requirements-test.txt -r dev/requirements-demo.txt"; exit 1; }

@@ -12,6 +12,7 @@ from .save import SaveLoha
 from .scene import Scene
 from .sheet import CharacterList, Sheet
 from .statistics import TagStatistics
+from .tagging import TagImages, register_folders
 from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 
 
@@ -19,7 +20,8 @@ class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         let_consoles_escape()
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
+        register_folders()
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
-            SaveLoha, Scene, CharacterList, Sheet, TagStatistics,
+            SaveLoha, Scene, CharacterList, Sheet, TagImages, TagStatistics,
         ]

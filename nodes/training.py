@@ -205,7 +205,7 @@ class TrainLoha(io.ComfyNode):
                               cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
                 samples = Samples(model, clip, vae, run, data.options.resolution, settings)
                 loha = run.go(Display(view, cls.hidden.unique_id, run, samples).watcher())
-        except Exception:  # a cancelled run is one too
+        except BaseException:  # a cancelled run is an Exception in older cores, and none in newer ones
             view.end(run.stopped_report() if run else "stopped: before the first step\nkept: nothing")
             raise
         report = run.report(loha, time.monotonic() - began)

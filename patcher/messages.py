@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 _log = logging.getLogger("shinymas-loha")
 
 
-def tell(node_id: str, text: str, level: int = logging.ERROR) -> None:
-    """Say something under a node and in the log, where no output or exception of ours can carry it."""
+def clock(seconds: float) -> str:
+    """A length of time as people read it."""
+    return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
+
+
+def progress(node_id: str, text: str) -> None:
+    """How far a node is, under it, for as long as it runs."""
     # Not at import: the command line has no server.
     from server import PromptServer
 
-    _log.log(level, "%s", text)
     PromptServer.instance.send_progress_text(text, node_id)
+
+
+def tell(node_id: str, text: str, level: int = logging.ERROR) -> None:
+    """Say something under a node and in the log, where no output or exception of ours can carry it."""
+    _log.log(level, "%s", text)
+    progress(node_id, text)
 
 
 def see_prompts(handle: Callable[[dict], dict]) -> None:

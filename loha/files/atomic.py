@@ -19,11 +19,13 @@ _LEFTOVER = re.compile(r"\.shinymas-[0-9a-f]{16}\.tmp")
 _LEFTOVER_AGE = 3600  # seconds: no save takes as long
 
 
-def write_whole(target: Path, chunks: Iterable[bytes | memoryview], overwrite: bool) -> os.stat_result:
+def write_whole(target: Path, chunks: Iterable[bytes | memoryview], overwrite: bool, *,
+                tidy: bool = True) -> os.stat_result:
     """Write `chunks` to `target`, whole and flushed to disk, with the umask's mode.
 
     Whatever ends this early, even a killed process, leaves `target` as it was; leftovers of killed
-    processes are swept by the next save into the folder.
+    processes are swept by the next save into the folder, unless `tidy` is false: whoever writes
+    thousands of files into one folder calls `sweep` once, which looks through all of it.
 
     Raises:
         FileError: `target` is a symlink, exists and `overwrite` is false, or cannot be written.
@@ -31,7 +33,8 @@ def write_whole(target: Path, chunks: Iterable[bytes | memoryview], overwrite: b
     _require_free(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        if tidy:
+            sweep(target.parent)
         temporary = target.parent / f".shinymas-{secrets.token_hex(8)}.tmp"
         try:
             written = _write(temporary, chunks)
@@ -104,7 +107,8 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
+    """Take away what killed processes left in `folder`. Raises OSError where it cannot be listed."""
     oldest = time.time() - _LEFTOVER_AGE
     with os.scandir(folder) as found:
         for entry in found:

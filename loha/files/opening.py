@@ -72,4 +72,4 @@ def reason(error: Exception) -> str:
 def _require_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "not a regular file")
-        raise FileError(f"is {kind}, where a .safetensors file was expected; choose the file itself.")
+        raise FileError(f"is {kind}, where a file was expected; choose the file itself.")

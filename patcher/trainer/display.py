@@ -13,6 +13,7 @@ import comfy.utils
 from ...loha import Loha
 from ...loha.training.run.chart import thinned
 from ...loha.training.run.progress import Progress, Watcher
+from ..messages import clock
 from .run import Run
 from .samples import Samples
 
@@ -97,6 +98,5 @@ def progress_line(progress: Progress) -> str:
     """Step, loss, rate, speed and time left, in one line."""
     pace = progress.steps_here / max(progress.seconds, 1e-9)
     left = (progress.total_steps - progress.step) / max(pace, 1e-9)
-    clock = time.strftime("%H:%M:%S", time.gmtime(left)) if left < 86_400 else f"{left / 86_400:.1f} days"
     return (f"step {progress.step}/{progress.total_steps} · epoch {progress.epoch}/{progress.epochs} · "
-            f"loss {progress.loss:.4f} · lr {progress.learning_rate:.2e} · {pace:.2f} it/s · {clock} left")
+            f"loss {progress.loss:.4f} · lr {progress.learning_rate:.2e} · {pace:.2f} it/s · {clock(left)} left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (
     ("text",),
     ("loha", "characters"),
-    ("patcher",),
+    ("patcher", "taggers"),
     ("nodes",),
 )
 # The same inside the library, by the first name below it.
@@ -37,7 +38,8 @@ TRAINING = (
     ("kohya",),
     ("run",),
 )
-FILES = sorted(path for folder in ("loha", "characters", "patcher", "nodes") for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(path for folder in ("loha", "characters", "taggers", "patcher", "nodes")
+               for path in (ROOT / folder).rglob("*.py"))
 FILES.append(ROOT / "text.py")
 
 
@@ -112,6 +114,12 @@ def test_only_the_upper_floors_know_comfyui():
             assert not [one for one in named if one.partition(".")[0] in comfyui], name
 
 
+def test_casts_and_taggers_need_no_torch():
+    for name, path in MODULES.items():
+        if name.partition(".")[0] in ("characters", "taggers", "text"):
+            assert not re.search(r"^\s*(import|from) torch\b", path.read_text(encoding="utf-8"), re.MULTILINE), name
+
+
 def test_what_comfyui_keeps_inside_is_named_in_one_file():
     inside = ("current_weight_patches_uuid", ".hook_patches", "hook_backup", "cached_hook_patches", "model_lowvram",
               "weight_function", "LowVramPatch", "is_dynamic", ".backup", "patch_weight_to_device", "forced_hooks")
@@ -125,7 +133,7 @@ def test_what_comfyui_keeps_inside_is_named_in_one_file():
 
 
 def test_files_are_rooms_and_not_halls():
-    folders = ("loha", "characters", "patcher", "nodes", "bench", "dev")
+    folders = ("loha", "characters", "taggers", "patcher", "nodes", "bench", "dev")
     long = {path: count for folder in folders for path in (ROOT / folder).rglob("*.py")
             if (count := len(path.read_text(encoding="utf-8").splitlines())) > 300}
     assert not long

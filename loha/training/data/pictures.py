@@ -88,13 +88,14 @@ def check_decodes(path: Path | str) -> None:
         _load(path, image)
 
 
-def read_pixels(path: Path | str) -> Image.Image:
+def read_pixels(path: Path | str, *, any_shape: bool = False) -> Image.Image:
     """The picture as seen: 8-bit RGB, rotated as EXIF or XMP says, transparency on white.
 
-    16-bit greys are scaled, not cut. Raises `PictureError` as `read_header`, or where data is broken.
+    16-bit greys are scaled, not cut. Raises `PictureError` as `read_header`, or where data is broken;
+    with `any_shape`, small and long pictures too are read.
     """
     with _picture(path) as image:
-        _check_size(path, *_seen_size(image))
+        _check_size(path, *_seen_size(image), any_shape=any_shape)
         transpose = _TRANSPOSE.get(_orientation(image))
         _load(path, image)
         flat = _on_white(_eight_bit(image))
@@ -161,9 +162,11 @@ def _load(path: Path | str, image: Image.Image) -> None:
         raise PictureError(path, f"broken or truncated ({show(error, 120)})") from error
 
 
-def _check_size(path: Path | str, width: int, height: int) -> None:
+def _check_size(path: Path | str, width: int, height: int, *, any_shape: bool = False) -> None:
     if width * height > MAX_PIXELS:
         raise PictureError(path, f"{width}×{height}, over {MAX_PIXELS // 1_000_000} megapixels")
+    if any_shape:
+        return
     if min(width, height) < BUCKET_STEP:
         raise PictureError(path, f"{width}×{height}, smaller than {BUCKET_STEP} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
