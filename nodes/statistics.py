@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import comfy.model_management
@@ -18,6 +19,7 @@ from ..patcher.comfyui import schema
 from .cast_file import cast_path, write_cast
 from .load import LohaType
 from .prompt import load_casts
+from .typed_paths import bare, reach, typed_path
 
 
 class TagStatistics(io.ComfyNode):
@@ -86,8 +88,8 @@ class TagStatistics(io.ComfyNode):
         casts = () if told_apart_by != captions.BY_NAME or names else cast_stamps(
             Path(folder_paths.get_user_directory()))
         try:
-            return captions.folder_stamp(_in_inputs(folder)) if folder.strip() else "", casts
-        except CastError as error:
+            return captions.folder_stamp(typed_path(bare(folder)), reach()) if folder.strip() else "", casts
+        except (CastError, FileError) as error:
             return str(error)
 
     @classmethod
@@ -114,6 +116,7 @@ class TagStatistics(io.ComfyNode):
 
 def _counted(folder: str, told_apart_by: str, names: str, loha: Loha | None, casts: Casts) -> captions.Tallies:
     from ..loha.training.data.captions import CaptionError, read_caption
+    from ..loha.training.data.folders import LEADS_OUT
 
     people = (who for cast in casts.by_name.values() for who in cast.characters)
     known = captions.known_names(names, people)
@@ -121,20 +124,22 @@ def _counted(folder: str, told_apart_by: str, names: str, loha: Loha | None, cas
         return captions.count_metadata(loha.metadata, told_apart_by, known)
     if not folder.strip():
         raise CastError("folder: empty. Give the folder that holds the captions, or connect a LoHa")
-    bar = comfy.utils.ProgressBar(1)
+    bar, may_read = comfy.utils.ProgressBar(1), reach()
 
     def progress(done: int, total: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total)
 
     def read(path: str) -> str:
+        if os.path.islink(path) and not may_read(Path(path)):
+            raise captions.NotACaption(LEADS_OUT)
         # By the trainer's own rules: of a file of several lines it may take the first alone.
         try:
             return read_caption(path)
         except CaptionError as error:
             raise captions.NotACaption(error.reason) from error
 
-    return captions.count_captions(_in_inputs(folder), told_apart_by, known, read, progress)
+    return captions.count_captions(typed_path(bare(folder)), told_apart_by, known, read, progress, may_read)
 
 
 def _cast_lines(name: str, text: str) -> list[str]:
@@ -153,7 +158,7 @@ def _dataset_lines(found: captions.Statistics, folder: str, name: str, from_loha
     try:
         if from_loha:
             raise CastError("a LoHa does not say where its pictures are; give the folder instead")
-        path = _dataset_path(_in_inputs(folder), name)
+        path = _dataset_path(typed_path(bare(folder)), name)
         text, changes = captions.dataset_toml(found)
         if not _holds(path, text.encode()):
             write_whole(path, [text.encode()], overwrite=False)
@@ -172,7 +177,3 @@ def _dataset_path(folder: Path, name: str) -> Path:
     if path.parent != folder:
         raise FileError("write_dataset: the file lies beside the captions; take the folder out of the name")
     return path.with_suffix(".toml")
-
-
-def _in_inputs(folder: str) -> Path:
-    return Path(folder_paths.get_input_directory()) / folder.strip()

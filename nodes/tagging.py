@@ -19,6 +19,7 @@ from ..patcher.comfyui import schema
 from ..patcher.messages import clock, progress, tell
 from ..taggers.options import TaggingOptions
 from ..text import show
+from .typed_paths import bare, reach, typed_path
 from .widgets import inputs_of
 
 # Other packs keep their WD models in the first.
@@ -83,7 +84,7 @@ class TagImages(io.ComfyNode):
         if folder is None or model is None:
             return float("nan")
         try:
-            pictures = folders_digest(DataOptions((FolderOptions(_in_inputs(folder)),)))
+            pictures = folders_digest(DataOptions((FolderOptions(_typed(folder)),)), reach())
             return pictures, *map(file_stamp, recognise(_path(model)).all)
         except LohaError as error:
             return str(error)
@@ -94,8 +95,8 @@ class TagImages(io.ComfyNode):
         from ..taggers.tagger import Tagger
 
         node_id = cls.hidden.unique_id
-        chosen, path = TaggingOptions(**options), _in_inputs(folder)
-        run = TaggingRun(path, Tagger(_path(model)), chosen)
+        chosen, path = TaggingOptions(**options), _typed(folder)
+        run = TaggingRun(path, Tagger(_path(model)), chosen, reach())
         try:
             run.go(_Progress(node_id))
         except BaseException:  # a cancelled run is an Exception in older cores, and none in newer ones
@@ -144,7 +145,7 @@ def _path(model: str) -> Path:
     return Path(path)
 
 
-def _in_inputs(folder: str) -> Path:
-    if not folder.strip():
+def _typed(folder: str) -> Path:
+    if not bare(folder):
         raise SettingsError("folder: empty. Give the folder that holds the pictures.")
-    return Path(folder_paths.get_input_directory()) / folder.strip()
+    return typed_path(bare(folder))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..loha.errors import FileError
 from ..loha.files.atomic import sweep, write_whole
-from ..loha.training.data.folders import ImageFolder, image_folders, list_folder
+from ..loha.training.data.folders import ImageFolder, MayRead, anywhere, image_folders, list_folder
 from ..loha.training.data.pictures import PictureError, read_pixels
 from ..loha.training.settings.pictures import DataOptions, FolderOptions
 from ..text import show
@@ -51,20 +51,21 @@ class TaggingRun:
         folder: with the pictures.
         tagger: looks at them.
         options: what was chosen.
+        may_read: asked of links in the folder.
 
     Raises:
         FileError: the folder is missing, cannot be listed, or has no pictures.
         SettingsError: a folder in it is called `N_name` with an impossible N.
     """
 
-    def __init__(self, folder: Path, tagger: Tagger, options: TaggingOptions) -> None:
+    def __init__(self, folder: Path, tagger: Tagger, options: TaggingOptions, may_read: MayRead = anywhere) -> None:
         self._root, self._tagger, self._options = folder, tagger, options
         self._writer = CaptionWriter(tagger.labels, options, tagger.thresholds)
         self._jobs: list[_Job] = []
         self._left_out: list[tuple[str, str]] = []
         self._pictures = self._captioned = self._written = self._unchanged = 0
-        for found in image_folders(DataOptions((FolderOptions(folder),))):
-            self._look_through(found)
+        for found in image_folders(DataOptions((FolderOptions(folder),)), may_read):
+            self._look_through(found, may_read)
         if not self._pictures:
             told = f"; {self._left_out[0][0]}: {self._left_out[0][1]}" if self._left_out else ""
             raise FileError(f"{show(folder, 200)}: no pictures in it, nor in the folders in it (JPEG, PNG or "
@@ -118,8 +119,8 @@ class TaggingRun:
                          "threshold of 0 takes theirs")
         return "\n".join(lines)
 
-    def _look_through(self, folder: ImageFolder) -> None:
-        listing = list_folder(folder)
+    def _look_through(self, folder: ImageFolder, may_read: MayRead) -> None:
+        listing = list_folder(folder, may_read)
         self._left_out += ((show(self._relative(folder.path / name), 200), reason) for name, reason in listing.refused)
         self._pictures += len(listing.pictures)
         owners: dict[str, str] = {}

@@ -11,7 +11,7 @@ from ...text import show
 from ..catalogue import Character, fold, name_keys
 from ..errors import CastError
 from .captions import NotACaption, Tags, name_key, name_of, pieces
-from .folders import CaptionFolder, Passed, captions_in, folders_of, split_label
+from .folders import CaptionFolder, MayRead, Passed, captions_in, folders_of, split_label
 from .looks import contradictions
 from .tallies import Place, Tallies
 
@@ -35,7 +35,7 @@ def known_names(text: str, people: Iterable[Character]) -> dict[str, str]:
 
 
 def count_captions(root: Path, told_by: str, names: Mapping[str, str], read: Callable[[str], str],
-                   progress: Callable[[int, int], None]) -> Tallies:
+                   progress: Callable[[int, int], None], may_read: MayRead = lambda path: True) -> Tallies:
     """Count the captions in a folder and all below it.
 
     Args:
@@ -43,10 +43,11 @@ def count_captions(root: Path, told_by: str, names: Mapping[str, str], read: Cal
         names: of `known_names`, for `BY_NAME`.
         read: path → the caption as it is trained; raises NotACaption.
         progress: called with (captions read, captions) and ends the count by raising.
+        may_read: asked of the folders that links lead to.
 
     Raises CastError where there is no folder or no caption.
     """
-    folders = folders_of(root)
+    folders = folders_of(root, may_read)
     total = sum(folder.captions for folder in folders)
     if not total:
         pictures = sum(folder.pictures for folder in folders)

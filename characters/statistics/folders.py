@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +18,9 @@ from .captions import ENDINGS
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _REPEATS = re.compile(r"(\d{1,9})_(.+)", re.DOTALL)
 _MOST_FOLDERS = 100_000
+
+# Whether what lies at a path may be read.
+MayRead = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ def split_label(label: str) -> tuple[int | None, str]:
     return (int(found[1]), found[2].strip()) if found else (None, label)
 
 
-def folders_of(root: Path) -> list[CaptionFolder]:
+def folders_of(root: Path, may_read: MayRead = lambda path: True) -> list[CaptionFolder]:
     """The folder and all below it that hold anything, in order. Hidden ones are passed over; one that links lead to
-    by two ways is entered once.
+    by two ways is entered once, one that they lead to where nothing may be read is not.
 
     Raises CastError where `root` is no folder or one of them cannot be listed.
     """
@@ -69,6 +72,8 @@ def folders_of(root: Path) -> list[CaptionFolder]:
         if folder.captions or folder.pictures:
             found.append(folder)
         for entry in sorted(below, key=lambda entry: entry.name):
+            if entry.is_symlink() and not may_read(Path(entry.path)):
+                continue
             queue = links if entry.is_symlink() else waiting
             queue.append((entry.path, top if depth else entry.name, depth + 1))
     return sorted(found, key=lambda folder: folder.path)
@@ -135,12 +140,12 @@ def _before(path: str, called: tuple[str, ...]) -> Iterator[str]:
         yield one
 
 
-def folder_stamp(root: Path) -> str:
+def folder_stamp(root: Path, may_read: MayRead = lambda path: True) -> str:
     """Changes when a file below the folder is added, taken away or written: 64 hex digits, for this process alone.
     Looks into no file. Raises as `folders_of`.
     """
     digest = sha256()
-    for folder in folders_of(root):
+    for folder in folders_of(root, may_read):
         digest.update(repr(folder.path).encode() + b"%d" % folder.pictures)
         total = 0
         with _scanned(folder.path) as entries:

@@ -11,6 +11,7 @@ import pytest
 from kit.comfyui_server import ComfyUIServer, PromptFailed
 from kit.workspace import COMFYUI, PYTHON, add_samples
 from PIL import Image
+from small_taggers import write_tagger
 
 DATA, SETTINGS = "ShinyMasTrainingData", "ShinyMasTrainingSettings"
 
@@ -115,6 +116,7 @@ def open_server(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("open")
     add_samples(folder, "tests")
+    write_tagger(folder / "models" / "taggers" / "small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONIOENCODING", "ascii")
         with ComfyUIServer(COMFYUI, folder, python=PYTHON, options=("--listen", "127.1")) as running:
@@ -143,6 +145,10 @@ def test_an_open_server_reads_what_is_allowed(open_server, server, node, tmp_pat
     for kind, name, value in asked:
         with pytest.raises(PromptFailed, match="is not read: other machines can reach this server"):
             run(open_server, kind, **{name: value})
+    counted = {"told_apart_by": "folder", "names": "", "write_cast": "", "write_dataset": ""}
+    for kind, inputs in (("ShinyMasTagStatistics", counted), ("ShinyMasTagImages", {"model": "small/model.onnx"})):
+        with pytest.raises(PromptFailed, match="is not read: other machines can reach this server"):
+            run(open_server, kind, folder=str(outside), **inputs)
     link = {"path": node("PrimitiveString", value=str(outside))}
     with pytest.raises(PromptFailed, match=f"{DATA}: .* is not read: other machines can reach this server"):
         run(open_server, DATA, link, folder=["path", 0])
