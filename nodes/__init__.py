@@ -8,6 +8,7 @@ from .apply import ApplyLoha
 from .hook import LohaHookNode
 from .load import LoadLoha
 from .prompt import CharacterPrompt, on_prompt
+from .recognition import RecognitionReport
 from .save import SaveLoha
 from .scene import Scene
 from .sheet import CharacterList, Sheet
@@ -23,5 +24,5 @@ class ShinyMasExtension(ComfyExtension):
         register_folders()
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
-            SaveLoha, Scene, CharacterList, Sheet, TagImages, TagStatistics,
+            SaveLoha, Scene, CharacterList, Sheet, TagImages, TagStatistics, RecognitionReport,
         ]

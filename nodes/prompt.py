@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
 from .. import characters
-from ..characters import DEFAULT_CAST, CastError, Casts
+from ..characters import DEFAULT_CAST, Cast, CastError, Casts, parse
 from ..loha import Loha
 from ..patcher.comfyui import checks_choices, schema, with_extra
 from ..text import show
@@ -174,6 +175,18 @@ def on_prompt(sent: dict) -> dict:
 def load_casts() -> Casts:
     """The casts as they are on disk now, the user's own included."""
     return characters.load_casts(_user_directory())
+
+
+def chosen_cast(name: str, text: str) -> Cast:
+    """The cast called `name`, or that in a YAML `text`, as Tag Statistics gives it, where there is one.
+
+    Raises CastError where there is no such cast, or the text is none.
+    """
+    casts = load_casts()
+    if not text.strip():
+        return casts.get(name)
+    found = parse(text.encode("utf-8", "replace"), "cast_yaml", "cast_yaml")
+    return replace(found, withheld=tuple(dict.fromkeys((*casts.get(DEFAULT_CAST).withheld, *found.withheld))))
 
 
 def _user_directory() -> Path:

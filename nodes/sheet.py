@@ -17,7 +17,7 @@ from ..characters.sheet import Kept, draw, parse_label, plan, undrawable
 from ..loha import FileError, files
 from ..loha.files.atomic import write_whole
 from ..patcher.comfyui import schema
-from .prompt import load_casts
+from .prompt import chosen_cast, load_casts
 
 _WHOLE, _ONE = "whole cast", "one idol a run"
 _THUMBNAIL = 192  # pixels of a side
@@ -70,6 +70,8 @@ class CharacterList(io.ComfyNode):
                 io.String.Input("lora_files", default="", optional=True,
                                 tooltip="Draw with each of these files of models/loras, e.g. my-loha-0000*. Connect "
                                         "`lora_name` to Load LoHa. Empty: the file that is chosen there."),
+                io.String.Input("cast_yaml", optional=True, force_input=True,
+                                tooltip="A cast that is not on disk yet, from Tag Statistics; it stands for `cast`."),
             ],
             outputs=[
                 io.String.Output("positive", display_name="positive", is_output_list=True,
@@ -104,8 +106,8 @@ class CharacterList(io.ComfyNode):
     @classmethod
     def execute(cls, unit: str, minimum_cards: int, model_version: str, tag_set: str, max_tags: int, weight: float,
                 before: str, after: str, exclude: str, names: str, strengths: str, label_script: str, run: str,
-                index: int, cast: str = DEFAULT_CAST, lora_files: str = "") -> io.NodeOutput:
-        chosen = load_casts().get(cast)
+                index: int, cast: str = DEFAULT_CAST, lora_files: str = "", cast_yaml: str = "") -> io.NodeOutput:
+        chosen = chosen_cast(cast, cast_yaml)
         everyone = roster.choose(chosen, model_version, unit=unit, minimum_cards=minimum_cards, names=names,
                                  favourites=_favourites() if unit == roster.FAVOURITES else ())
         drawn = everyone if run == _WHOLE else (everyone[index % len(everyone)],)
@@ -186,7 +188,7 @@ class Sheet(io.ComfyNode):
         if folder is not None:
             kept = Kept(folder, title)
             for text, picture in zip(labels, pictures, strict=True):
-                kept.put(text, _pixels(picture), lambda path, data: write_whole(path, [data], overwrite=True))
+                kept.put(text, pixels(picture), lambda path, data: write_whole(path, [data], overwrite=True))
             names = list(kept.paths)
             notes = [f"kept: {len(names)} pictures in {folder}"]
             if kept.others:
@@ -197,7 +199,7 @@ class Sheet(io.ComfyNode):
             notes.append(f"note: {twice} pictures have the label of a later one and are not shown")
 
         def read(index: int) -> np.ndarray:
-            return _pixels(pictures[index]) if folder is None else kept.read(names[index])
+            return pixels(pictures[index]) if folder is None else kept.read(names[index])
 
         if write_thumbnails[0]:
             notes += _thumbnails(pictures, labels, characters)
@@ -216,7 +218,7 @@ def _cell(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _pixels(picture: torch.Tensor) -> np.ndarray:
+def pixels(picture: torch.Tensor) -> np.ndarray:
     """(height, width, channels) from 0 to 1 as (height, width, 3) uint8."""
     colours = picture[..., :3].expand(*picture.shape[:2], 3)
     return (colours.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -242,7 +244,7 @@ def _thumbnails(pictures: list[torch.Tensor], labels: list[str], names: list[str
     for name, picture in first.items():
         found = casts.find(DEFAULT_CAST, name)
         data = byte_io.BytesIO()
-        _square(Image.fromarray(_pixels(picture))).save(data, "WEBP", quality=85)
+        _square(Image.fromarray(pixels(picture))).save(data, "WEBP", quality=85)
         path = files.resolve_name(folder, f"{found.cast.name}/{found.character.name}").with_suffix(".webp")
         write_whole(path, [data.getvalue()], overwrite=True)
     return [f"thumbnails: {len(first)} in {folder}"]

@@ -24,7 +24,7 @@ from .widgets import inputs_of
 
 # Other packs keep their WD models in the first.
 _FOLDERS = ("wd14_tagger", "taggers")
-_NONE = "no tagger found"
+NO_TAGGER = "no tagger found"
 _SECONDS = 0.5  # between two words to the browser
 
 
@@ -50,7 +50,7 @@ class TagImages(io.ComfyNode):
                 io.String.Input("folder", default="", tooltip=(
                     "The folder with the pictures, or with folders of pictures in it. A path that is not absolute lies "
                     "in ComfyUI's input folder.")),
-                io.Combo.Input("model", options=list(_names()) or [_NONE], tooltip=(
+                io.Combo.Input("model", options=list(tagger_names()) or [NO_TAGGER], tooltip=(
                     "An .onnx file in ComfyUI's models/taggers or models/wd14_tagger folder, with its tags beside it. "
                     "Which kind of tagger it is shows by its files. The help page says where to get one.")),
                 *inputs_of(describe(TaggingOptions).values(),
@@ -70,7 +70,7 @@ class TagImages(io.ComfyNode):
     def validate_inputs(cls, model: str | None = None) -> bool | str:
         try:
             if model is not None:  # connected: known in the run
-                _path(model)
+                tagger_path(model)
         except FileError as error:
             return str(error)
         return True
@@ -85,7 +85,7 @@ class TagImages(io.ComfyNode):
             return float("nan")
         try:
             pictures = folders_digest(DataOptions((FolderOptions(_typed(folder)),)), reach())
-            return pictures, *map(file_stamp, recognise(_path(model)).all)
+            return pictures, *map(file_stamp, recognise(tagger_path(model)).all)
         except LohaError as error:
             return str(error)
 
@@ -96,7 +96,7 @@ class TagImages(io.ComfyNode):
 
         node_id = cls.hidden.unique_id
         chosen, path = TaggingOptions(**options), _typed(folder)
-        run = TaggingRun(path, Tagger(_path(model)), chosen, reach())
+        run = TaggingRun(path, Tagger(tagger_path(model)), chosen, reach())
         try:
             run.go(_Progress(node_id))
         except BaseException:  # a cancelled run is an Exception in older cores, and none in newer ones
@@ -125,19 +125,19 @@ class _Progress:
         progress(self._node_id, f"{done}/{total} · {pace:.1f} pictures/s · {clock((total - done) / pace)} left")
 
 
-def _names() -> dict[str, str]:
+def tagger_names() -> dict[str, str]:
     """Every model → the kind of folder that it is in."""
     return {name: kind for kind in reversed(_FOLDERS) for name in folder_paths.get_filename_list(kind)
             if name.lower().endswith(".onnx")}
 
 
-def _path(model: str) -> Path:
+def tagger_path(model: str) -> Path:
     """Where the model of this name is. Raises FileError, with what to fetch, where there is none."""
-    kind = _names().get(model)
+    kind = tagger_names().get(model)
     path = kind and folder_paths.get_full_path(kind, model)
     if path is None:
         place = Path(folder_paths.get_folder_paths("taggers")[0])
-        what = "there is no tagger" if model == _NONE else f"'{show(model)}' is not there"
+        what = "there is no tagger" if model == NO_TAGGER else f"'{show(model)}' is not there"
         raise FileError(
             f"{what}. Nothing is downloaded by itself: get a tagger, for example model.onnx and selected_tags.csv of "
             "SmilingWolf/wd-v1-4-convnextv2-tagger-v2 on Hugging Face, which tagged the model page's pictures, put "

@@ -2,6 +2,7 @@
 
 from .cells import Cell, Label, Plan, parse_label, plan
 from .drawing import draw, undrawable
-from .kept import Kept
+from .kept import Kept, read_label
 
-__all__ = ["Cell", "Kept", "Label", "Plan", "draw", "parse_label", "plan", "undrawable"]
+__all__ = ["Cell", "Kept", "Label", "Plan", "draw", "parse_label", "plan", "read_label",
+           "undrawable"]

@@ -14,6 +14,15 @@ from ..errors import CastError
 _LABEL, _TITLE = "sheet label", "sheet title"
 
 
+def read_label(path: Path) -> str:
+    """The label of a kept picture, "" of one that is none of ours."""
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "text", {}).get(_LABEL, "")
+    except (OSError, ValueError, SyntaxError):
+        return ""
+
+
 class Kept:
     """The kept pictures of one sheet: label → file, in the order in which the labels first came.
 

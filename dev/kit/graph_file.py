@@ -51,6 +51,7 @@ KINDS = {
         widgets=["people", "shared", "negative", "model_version", "tag_set", "method", "feather", "width", "height",
                  "cast"], origin=PACK),
     "ShinyMasCharacterList": Kind(
+        inputs=[("cast_yaml", "STRING")],
         outputs=[("positive", "STRING"), ("character", "STRING"), ("label", "STRING"), ("cards", "INT"),
                  ("strength", "FLOAT"), ("title", "STRING"), ("lora_name", "COMBO")],
         widgets=["unit", "minimum_cards", "model_version", "tag_set", "max_tags", "weight", "before", "after",

@@ -8,7 +8,7 @@ import { addView, say, viewOf } from "./view.js";
 const SHOWN = new Set([
   "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasHookLoha", "ShinyMasTrainingData",
   "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene", "ShinyMasCharacterList",
-  "ShinyMasSheet", "ShinyMasTagImages", "ShinyMasTagStatistics",
+  "ShinyMasSheet", "ShinyMasTagImages", "ShinyMasTagStatistics", "ShinyMasRecognition",
 ]);
 const RUNS = 64; // of the server's history that are looked through
 

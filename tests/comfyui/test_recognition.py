@@ -1,0 +1,121 @@
+"""Recognition Report in a real ComfyUI: pictures whose tags are known, and so the table."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from kit.comfyui_server import PromptFailed
+from PIL import Image, PngImagePlugin
+from small_taggers import write_tagger
+
+CAST = """
+version: 1
+characters:
+  - {name: Red One, tags: [red sky], identity: [red sky], cards: 4}
+  - {name: Green One, tags: [green grass, long hair], identity: [green grass, long hair], cards: 52}
+"""  # the tagger finds long hair everywhere
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tagger_and_cast(base):
+    write_tagger(base / "models" / "taggers" / "small")
+    (base / "user" / "shinymas").mkdir(parents=True, exist_ok=True)
+    (base / "user" / "shinymas" / "looks.yaml").write_text(CAST, encoding="utf-8")
+
+
+@pytest.fixture
+def report(node, object_info):
+    def make(**inputs):
+        return {"report": node("ShinyMasRecognition", **{
+            "tagger": "small/model.onnx", "threshold": 0.5, "cast": "looks", "folder": "", **inputs})}
+
+    return make
+
+
+def _drawn(node, names="Red One\nGreen One", strengths=""):
+    """Two pictures, red and green, and whom the list says they are."""
+    return {
+        "red": node("EmptyImage", width=64, height=64, batch_size=1, color=0xC80000),
+        "green": node("EmptyImage", width=64, height=64, batch_size=1, color=0x00C800),
+        "both": node("ImageBatch", image1=["red", 0], image2=["green", 0]),
+        "list": node("ShinyMasCharacterList", cast="looks", names=names, strengths=strengths, unit="every unit",
+                     model_version="v2.1", tag_set="identity", label_script="romaji", run="whole cast"),
+    }
+
+
+CONNECTED = {"images": ["both", 0], "characters": ["list", 1], "strengths": ["list", 4]}
+
+
+def test_what_came_back_is_counted_and_drawn(run_graph, node, report, server, base):
+    nodes = _drawn(node) | report(**CONNECTED)
+    nodes["csv"] = node("PreviewAny", source=["report", 2])
+    nodes["map"] = node("PreviewImage", images=["report", 1])
+    said = run_graph(nodes)
+    lines = said["report"]["text"][0].splitlines()
+    assert lines[:4] == [
+        "pictures: 2 of 2 characters",
+        "strength 1: 100% of the identity tags came back, 100% of the pictures look most like who was asked for",
+        "Red One (4 cards): 1: 100%; at 1 then Green One 50%",
+        "Green One: 1: 100%; at 1 then Red One 0%",
+    ]
+    assert "tagger: small/model.onnx, threshold 0.5" in lines
+    rows = list(csv.DictReader(io.StringIO(said["csv"]["text"][0])))
+    assert [(row["drawn"], row["identity_of"], row["share"]) for row in rows] == [
+        ("Red One", "Red One", "1.0000"), ("Red One", "Green One", "0.5000"),
+        ("Green One", "Red One", "0.0000"), ("Green One", "Green One", "1.0000")]
+    assert Image.open(io.BytesIO(server.picture(said["map"]["images"][0]))).width > 100
+    (ledger,) = (base / "user" / "shinymas" / "recognition").glob("*.jsonl")
+    assert len(ledger.read_text().split()) > 2
+
+
+def test_two_side_by_side_are_looked_at_one_by_one(run_graph, node, report):
+    nodes = {
+        "red": node("EmptyImage", width=32, height=64, batch_size=1, color=0xC80000),
+        "green": node("EmptyImage", width=32, height=64, batch_size=1, color=0x00C800),
+        "pair": node("ImageStitch", image1=["red", 0], image2=["green", 0], direction="right",
+                     match_image_size=True, spacing_width=0, spacing_color="white"),
+        "name": node("PrimitiveString", value="Red One + Green One"),
+    } | report(images=["pair", 0], characters=["name", 0])
+    lines = run_graph(nodes)["report"]["text"][0].splitlines()
+    assert lines[0] == "pictures: 2 of 2 characters"
+    assert lines[2].startswith("Red One (4 cards): 1: 100%") and lines[3].startswith("Green One: 1: 100%")
+
+
+def test_pictures_of_a_sheet_and_of_folders_by_name_are_taken_from_the_output_folder(run_graph, report, base):
+    folder = base / "output" / "recognised"
+    (folder / "10_Green One").mkdir(parents=True)
+    Image.new("RGB", (32, 32), (0, 200, 0)).save(folder / "10_Green One" / "a.webp", lossless=True)
+    for number, (row, colour) in enumerate((("none", (0, 0, 0)), ("0.8", (200, 0, 0)))):
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("sheet label", f"Red One (4 cards) | {row} | ")
+        Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(folder / f"{number:04d}.png", pnginfo=text)
+    lines = run_graph(report(folder="recognised"))["report"]["text"][0].splitlines()
+    assert lines[0] == "pictures: 3 of 2 characters"
+    assert "Red One (4 cards): 0: 0%, 0.8: 100% (+100%); at 0.8 then Green One 50%" in lines
+
+
+def test_a_cast_that_is_not_on_disk_yet_is_taken_from_its_text(run_graph, node, report):
+    nodes = _drawn(node) | report(**CONNECTED, cast="shinymas", cast_yaml=["text", 0])
+    nodes["list"]["inputs"] |= {"cast": "shinymas", "cast_yaml": ["text", 0]}
+    nodes["text"] = node("PrimitiveStringMultiline", value=CAST.replace("Green One", "Blue One"))
+    lines = run_graph(nodes | {"list": nodes["list"] | {"inputs": nodes["list"]["inputs"] | {"names": ""}}})[
+        "report"]["text"][0].splitlines()
+    assert lines[2].startswith("Red One (4 cards): 1: 100%") and lines[3].startswith("Blue One: 1: 100%")
+
+
+@pytest.mark.parametrize(("inputs", "names", "message"), [
+    ({}, None, "no pictures: connect `images` and `characters`, or give a folder"),
+    ({"tagger": "no tagger found"}, None, "there is no tagger. Nothing is downloaded by itself: get a tagger"),
+    ({"folder": "../input"}, None, "cannot be a file name: it leads out of its folder"),
+    ({"folder": "nowhere"}, None, "there is no 'nowhere' in ComfyUI's output folder"),
+    (CONNECTED, "Red One", "2 pictures and 1 characters: each picture needs its own"),
+    ({"images": ["both", 0], "characters": ["list", 1], "cast": "shinymas"}, "Red One\nGreen One",
+     "'Red One' is not in the cast 'shinymas'"),
+])
+def test_what_cannot_be_reported_on(run_graph, node, report, inputs, names, message):
+    nodes = (_drawn(node, names) if names else {}) | report(**inputs)
+    with pytest.raises(PromptFailed, match=message):
+        run_graph(nodes)
