@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def _in_output(name: str) -> Path | None:
     if not name.strip():
         return None
     folder = files.resolve_name(folder_paths.get_output_directory(), f"{name}/sheet").parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that no system has
         raise FileError(f"folder: there is no '{show(name)}' in ComfyUI's output folder.")
     return folder
 

@@ -54,7 +54,7 @@ def folders_of(root: Path, may_read: MayRead = lambda path: True) -> list[Captio
 
     Raises CastError where `root` is no folder or one of them cannot be listed.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # Path.is_dir raises for names that no system has
         raise CastError(f"{show(root, 200)}: no such folder. Give the folder that holds the captions")
     found: list[CaptionFolder] = []
     waiting, links, entered = [(str(root), "", 0)], [], set()

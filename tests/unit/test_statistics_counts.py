@@ -245,3 +245,25 @@ def test_captions_that_do_not_begin_with_names(tmp_path):
     written(tmp_path, [(".", f"a girl number {number}") for number in range(2001)])
     with pytest.raises(CastError, match="over 2000 characters, such as 'a girl .*': this is not how .* 'first tag'"):
         counted(tmp_path, S.BY_FIRST_TAG)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", "a\ud800b"])
+def test_a_folder_that_no_system_has_is_said_so(tmp_path, name):
+    with pytest.raises(CastError, match="no such folder. Give the folder that holds the captions"):
+        S.folder_stamp(tmp_path / name)
+
+
+def test_folders_that_links_lead_to_where_nothing_may_be_read(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    written(inside, [("10_Arai Yume", "brown hair")])
+    written(outside, [("", "secret")])
+    (inside / "5_Baba Sora").symlink_to(outside)
+
+    def may_read(path):
+        return path.resolve().is_relative_to(inside)
+
+    asked = (inside, S.BY_FOLDER, {}, lambda path: Path(path).read_text(encoding="utf-8"), lambda *_: None)
+    assert S.count_captions(*asked, may_read).captions == 1 and S.count_captions(*asked).captions == 2
+    before = S.folder_stamp(inside, may_read)
+    written(outside, [("", "another secret"), ("", "one more")])
+    assert S.folder_stamp(inside, may_read) == before != S.folder_stamp(inside)
