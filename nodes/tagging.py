@@ -37,6 +37,7 @@ def register_folders() -> None:
 class TagImages(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        fields = list(describe(TaggingOptions).values())
         return schema(
             node_id="ShinyMasTagImages",
             display_name="Tag Images (WD14)",
@@ -53,9 +54,9 @@ class TagImages(io.ComfyNode):
                 io.Combo.Input("model", options=list(tagger_names()) or [NO_TAGGER], tooltip=(
                     "An .onnx file in ComfyUI's models/taggers or models/wd14_tagger folder, with its tags beside it. "
                     "Which kind of tagger it is shows by its files. The help page says where to get one.")),
-                *inputs_of(describe(TaggingOptions).values(),
-                           first=["threshold", "character_threshold", "character_tags", "existing", "prefix",
-                                  "exclude"]),
+                *inputs_of(fields[:1], first=["threshold"]),
+                *inputs_of(fields[1:], optional=True,
+                           first=["character_threshold", "character_tags", "existing", "prefix", "exclude"]),
             ],
             outputs=[
                 io.String.Output("info", display_name="info", tooltip=(

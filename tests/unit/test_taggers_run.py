@@ -163,11 +163,23 @@ def test_links_are_not_written_through(folder, tagger, tmp_path, existing):
     assert (tmp_path / "theirs.txt").read_bytes() == b"theirs" and not (tmp_path / "not there yet").exists()
     assert (folder / "a.txt").is_symlink() and (folder / "b.txt").is_symlink() and said["written"] == ["0"]
     if existing == "only where missing":
-        assert said["captioned already"] == ["3"]
+        assert said["captioned already"] == ["2"] and said["left out"] == ["1", "c.webp: c.txt is no regular file"]
     else:
         assert said["left out"] == ["3", "a.png: a.txt is a symbolic link, which is not written through",
                                     "b.jpg: b.txt is a symbolic link, which is not written through",
                                     "c.webp: c.txt is no regular file"]
+
+
+def test_links_that_lead_out_are_not_read(folder, tagger, tmp_path):
+    """Where others reach the server, as LoHa Training Data has it."""
+    draw(tmp_path / "theirs" / "x.png")
+    (folder / "link.png").symlink_to(tmp_path / "theirs" / "x.png")
+    (folder / "linked").symlink_to(tmp_path / "theirs")
+    run = TaggingRun(folder, tagger, TaggingOptions(), may_read=lambda path: path.resolve().is_relative_to(folder))
+    run.go(lambda done, total: None)
+    said = facts(run.report())
+    assert said["written"] == ["3"] and not list((tmp_path / "theirs").glob("*.txt"))
+    assert said["left out"][1] == "link.png: a link to where nothing may be read"
 
 
 def test_pictures_that_cannot_be_tagged(folder, tagger):
@@ -175,7 +187,7 @@ def test_pictures_that_cannot_be_tagged(folder, tagger):
     (folder / "empty.png").touch()
     (folder / "text.jpg").write_text("no picture")
     draw(folder / "old.gif")
-    (folder / "sub.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
     draw(folder / "long.png", size=(16_385, 1))
     draw(folder / "dot.png", size=(1, 1))  # small ones can be
     said = go(folder, tagger)
@@ -186,7 +198,7 @@ def test_pictures_that_cannot_be_tagged(folder, tagger):
         "empty.png: not a JPEG, PNG or WebP picture, or a broken one",
         "long.png: 16385×1, a side over 16384 pixels",
         "old.gif: gif is not supported: convert it to PNG, JPEG or WebP",
-        "sub.png: not a regular file",
+        "pipe.png: not a regular file",
         "text.jpg: not a JPEG, PNG or WebP picture, or a broken one"]
     assert "broken.txt" not in captions(folder)
 
