@@ -34,6 +34,8 @@ class TaggingOptions:
     underscores: bool = option(False, "Write long_hair instead of long hair.")
     escape: bool = option(False, "Write a backslash before each bracket, as prompts need it and training does not.")
     batch_size: int = option(4, "Pictures that go through the tagger together.", low=1, high=256)
+    folder_name: bool = option(
+        False, "Put the name of the picture's folder first, a character's for example; of 10_Kazano Hiori without 10_.")
 
     def __post_init__(self) -> None:
         check(self)

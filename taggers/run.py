@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -60,11 +61,12 @@ class TaggingRun:
 
     def __init__(self, folder: Path, tagger: Tagger, options: TaggingOptions, may_read: MayRead = anywhere) -> None:
         self._root, self._tagger, self._options = folder, tagger, options
-        self._writer = CaptionWriter(tagger.labels, options, tagger.thresholds)
+        self._writers: dict[Path, CaptionWriter] = {}  # by folder: of its own name, or one for all
         self._jobs: list[_Job] = []
         self._left_out: list[tuple[str, str]] = []
         self._pictures = self._captioned = self._written = self._unchanged = 0
         for found in image_folders(DataOptions((FolderOptions(folder),)), may_read):
+            self._writers[found.path] = self._writer(found.name)
             self._look_through(found, may_read)
         if not self._pictures:
             told = f"; {self._left_out[0][0]}: {self._left_out[0][1]}" if self._left_out else ""
@@ -98,7 +100,7 @@ class TaggingRun:
 
     def report(self) -> str:
         """What was done so far, one `key: value` a line."""
-        tagger, (general, character) = self._tagger, self._writer.thresholds
+        tagger, (general, character) = self._tagger, next(iter(self._writers.values())).thresholds
         layout, own = tagger.files.layout, tagger.thresholds
         lines = [
             f"tagger: {show(tagger.files.model.parent.name)}/{show(tagger.files.model.name)}",
@@ -118,6 +120,12 @@ class TaggingRun:
             lines.append(f"note: its authors advise {own[0]:g} for general tags and {own[1]:g} for characters; a "
                          "threshold of 0 takes theirs")
         return "\n".join(lines)
+
+    def _writer(self, name: str) -> CaptionWriter:
+        if not self._options.folder_name and self._writers:
+            return next(iter(self._writers.values()))
+        prefix = f"{name}, {self._options.prefix}" if self._options.folder_name else self._options.prefix
+        return CaptionWriter(self._tagger.labels, replace(self._options, prefix=prefix), self._tagger.thresholds)
 
     def _look_through(self, folder: ImageFolder, may_read: MayRead) -> None:
         listing = list_folder(folder, may_read)
@@ -166,7 +174,7 @@ class TaggingRun:
             return
         probabilities = self._tagger.predict([prepared for _, prepared in batch])
         for (job, _), row in zip(batch, probabilities, strict=True):
-            self._write(job, self._writer.tags(row))
+            self._write(job, self._writers[job.folder].tags(row))
 
     def _write(self, job: _Job, tags: list[str]) -> None:
         target, old = job.folder / job.caption, None
@@ -178,9 +186,9 @@ class TaggingRun:
                 self._leave_out(job.folder / job.picture, str(error))
                 return
         if job.exists and self._options.existing == APPEND:
-            caption = self._writer.appended(old, tags)
+            caption = self._writers[job.folder].appended(old, tags)
         else:
-            caption = self._writer.caption(tags)
+            caption = self._writers[job.folder].caption(tags)
         if not caption:
             self._leave_out(job.folder / job.picture, "no tag reaches the threshold")
         elif old is not None and caption.strip() == old.strip():

@@ -114,6 +114,15 @@ def test_folders_in_it_and_none_below(folder, tagger):
     assert captions(folder)["10_mano/d.txt"] == f"mano, {LIME}\n".encode()
 
 
+def test_the_name_of_a_folder_comes_first_where_asked(folder, tagger):
+    draw(folder / "10_Kazano Hiori" / "d.png", "lime")
+    go(folder, tagger, folder_name=True, prefix="idol", character_tags=False)
+    tags = "green grass, long hair, ^_^, hair (style), smile"
+    assert captions(folder)["10_Kazano Hiori/d.txt"] == f"Kazano Hiori, idol, {tags}\n".encode()
+    assert captions(folder)["b.txt"] == f"pictures, idol, {tags}\n".encode()
+
+
+
 def test_only_where_missing(folder, tagger):
     (folder / "a.txt").write_bytes(b"mine")
     (folder / "b.caption").write_bytes(b"mine too\n")
