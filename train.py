@@ -1,10 +1,12 @@
 """Train a LoHa from the command line, on one GPU or several.
 
+    python train.py config.toml
     python train.py config.toml --data FOLDER
     torchrun --nproc-per-node=2 train.py config.toml --data FOLDER
 
-config.toml is a training configuration of kohya's scripts, such as the model page's. Its batch size is
-that of one process: the page's "4 x 2" is two processes of 4. Ctrl-C ends the run after the step and keeps
+config.toml is a training configuration of kohya's scripts, such as the model page's, or what a program around
+them writes (kohya_ss's JSON, LoRA Easy Training Scripts, lora-scripts). Its batch size is that of one process:
+the page's "4 x 2" is two processes of 4. Ctrl-C ends the run after the step and keeps
 what there is (again, or when the step takes long: before it is done); go on with --resume and the file that
 was written. Ends with 0 when done, 1 when something cannot be used or has failed, 2 for a wrong command line,
 130 when stopped.
@@ -39,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     comfyui = given.comfyui or ROOT.parent.parent
     if not os.path.isfile(comfyui / "comfy" / "sd.py"):
         parser.error(f"{comfyui} is no ComfyUI; say with --comfyui where it is")
+    for file in (given.config, given.dataset):
+        if file and file.suffix.lower() not in (".toml", ".json", ".yaml", ".yml"):  # it would be taken for TOML itself
+            parser.error(f"{file}: a .toml or .json file is needed")
     signals, world = _Signals(), None
     try:
         _enter_comfyui(comfyui.resolve(), given.cpu)
@@ -87,22 +92,23 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     from shinymas_loha.loha import files
     from shinymas_loha.loha.errors import SettingsError
     from shinymas_loha.loha.training.data import TrainingData, describe_data, index_pictures
-    from shinymas_loha.loha.training.kohya.training_file import read_settings
+    from shinymas_loha.loha.training.kohya.run_file import read_run
     from shinymas_loha.loha.training.run.folder import check_output_name
     from shinymas_loha.loha.training.run.progress import Stopped, Watcher
     from shinymas_loha.patcher import loras
     from shinymas_loha.patcher.trainer.run import prepare
     from tqdm import tqdm
 
-    found = read_settings(str(given.config))
-    settings, say = found.settings, print if world.is_first else lambda *_: None
+    found = read_run(str(given.config), dataset=str(given.dataset or ""), folder=str(given.data or ""),
+                     defaults=given.defaults)
+    settings, options = found.settings, found.options
+    say = print if world.is_first else lambda *_: None
     output = given.output or loras.folder()
     check_output_name(output, settings)
-    for line in found.lines():
+    for line in found.lines:
         say(line)
     if settings.sample_every_n_epochs:
         say("ignored: sample_every_n_epochs: samples are drawn inside ComfyUI alone")
-    options = _data_options(given, found)
     user = Path(folder_paths.get_user_directory()) / "shinymas"
     with world.first_before_others("pictures"):  # who then find them examined
         data = TrainingData(index_pictures(options, ledgers=user / "pictures"), options)
@@ -168,6 +174,8 @@ class _Signals:
     def wait(self) -> None:
         """From here to the end: nothing is broken off any more."""
         self._breaks = False
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)  # Python takes its handlers away before it ends: a late one would kill it
 
     @contextmanager
     def breakable(self) -> Iterator[None]:
@@ -195,10 +203,14 @@ class _Signals:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="training TOML")
+    parser.add_argument("config", type=Path, help="training configuration, .toml or .json")
     pictures = parser.add_mutually_exclusive_group()
-    pictures.add_argument("--data", type=Path, metavar="FOLDER", help="pictures, instead of the TOML's train_data_dir")
-    pictures.add_argument("--dataset", type=Path, metavar="TOML", help="kohya's dataset TOML")
+    pictures.add_argument("--data", type=Path, metavar="FOLDER",
+                          help="pictures, instead of those that the configuration names")
+    pictures.add_argument("--dataset", type=Path, metavar="TOML",
+                          help="kohya's dataset TOML; what it does not say, the configuration does")
+    parser.add_argument("--defaults", choices=("model card", "kohya"), default="model card",
+                        help="whose values count where the files say nothing (default: the model card's)")
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="instead of the TOML's pretrained_model_name_or_path: a path, or a name in ComfyUI's "
                              "models/checkpoints")
@@ -232,20 +244,6 @@ def _load_pack() -> ModuleType:
     module = sys.modules[_PACKAGE] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _data_options(given: argparse.Namespace, found):
-    """The pictures' options: a dataset TOML's, or the training TOML's with the folder given."""
-    from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.loha.training.kohya.dataset_file import data_options, read_dataset
-
-    if given.dataset:
-        return read_dataset(str(given.dataset)).options
-    folder = {"train_data_dir": str(given.data)} if given.data else {}
-    options = data_options({**found.data, **folder})
-    if not options.folders:
-        raise SettingsError("no pictures: give --data FOLDER or --dataset TOML, or train_data_dir in the TOML")
-    return options
 
 
 def _model_file(kind: str, name: str, option: str) -> Path:

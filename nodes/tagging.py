@@ -55,7 +55,7 @@ class TagImages(io.ComfyNode):
                     "An .onnx file in ComfyUI's models/taggers or models/wd14_tagger folder, with its tags beside it. "
                     "Which kind of tagger it is shows by its files. The help page says where to get one.")),
                 *inputs_of(fields[:1], first=["threshold"]),
-                *inputs_of(fields[1:], optional=True,
+                *inputs_of(fields[1:], optional=[field.name for field in fields],
                            first=["character_threshold", "character_tags", "existing", "prefix", "exclude"]),
             ],
             outputs=[

@@ -17,7 +17,7 @@ from comfy_api.latest import io
 from ..loha import Loha
 from ..loha.errors import LohaError
 from ..loha.training.settings.fields import describe
-from ..loha.training.settings.hyper_parameters import TrainingSettings
+from ..loha.training.settings.hyper_parameters import KOHYA, MODEL_CARD, TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions
 from ..patcher import loras
 from ..patcher.comfyui import folded, schema
@@ -34,7 +34,8 @@ _CONNECTED = ("base_model", "vae", "init_from")
 
 
 def _names(node: type[io.ComfyNode]) -> list[str]:
-    return [item.id for item in node.define_schema().inputs]
+    """The inputs that every prompt has."""
+    return [item.id for item in node.define_schema().inputs if not item.optional]
 
 
 class LohaTrainingData(io.ComfyNode):
@@ -57,6 +58,8 @@ class LohaTrainingData(io.ComfyNode):
                     "A dataset TOML of kohya's scripts: its path, or its text. A path that is not absolute, its own "
                     "and those in it, lies in ComfyUI's input folder. Not empty, it takes the place of everything "
                     "above.")),
+                folded(io.Combo.Input("defaults", options=[MODEL_CARD, KOHYA], default=MODEL_CARD, optional=True,
+                                      tooltip=("Whose values count where a dataset TOML names none."))),
             ],
             outputs=[
                 DataType.Output("data", display_name="data", tooltip="The pictures, for Train LoHa."),
@@ -117,17 +120,18 @@ class LohaTrainingSettings(io.ComfyNode):
             search_aliases=["hyper-parameters", "kohya", "toml", "learning rate", "shinymas"],
             inputs=[
                 io.String.Input("config", default="", multiline=True, tooltip=(
-                    "A training TOML of kohya's scripts, such as the model page's: its path, or its text. A path that "
-                    "is not absolute lies in ComfyUI's input folder. Not empty, it takes the place of everything "
-                    "below.")),
+                    "A training TOML of kohya's scripts, such as the model page's, or a file of a program around them: "
+                    "its path, or its text. A path that is not absolute lies in ComfyUI's input folder. Not empty, it "
+                    "takes the place of everything below but defaults.")),
                 *inputs_of((field for name, field in describe(TrainingSettings).items() if name not in _CONNECTED),
-                           multiline=["sample_prompts"],
+                           multiline=["sample_prompts"], optional=["defaults"],
                            first=["network_rank", "learning_rate", "max_train_epochs", "output_name"]),
             ],
             outputs=[
                 SettingsType.Output("settings", display_name="settings", tooltip="For Train LoHa."),
                 io.String.Output("info", display_name="info", tooltip=(
-                    "What differs from the page's run, and the keys of a TOML that change nothing or are not known.")),
+                    "What differs from the page's run; where the values of a TOML came from, and its keys that change "
+                    "nothing or are not known.")),
             ],
         )
 

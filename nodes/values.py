@@ -12,7 +12,7 @@ from ..loha.training.kohya.training_file import read_settings
 from ..loha.training.optimisation.optimisers import check_optimiser
 from ..loha.training.run.folder import check_output_name
 from ..loha.training.settings.fields import coerced, describe
-from ..loha.training.settings.hyper_parameters import TrainingSettings
+from ..loha.training.settings.hyper_parameters import MODEL_CARD, TrainingSettings
 from ..loha.training.settings.pictures import CaptionOptions, DataOptions, FolderOptions
 from ..patcher import loras
 from ..text import show
@@ -22,10 +22,9 @@ from .typed_paths import bare, typed_path
 def data_options(values: dict) -> tuple[DataOptions, list[str]]:
     """Options out of widgets or the TOML, and notes on it. Paths are as `typed_path` takes them."""
     if values["dataset"].strip():
-        found = read_dataset(_source(values["dataset"]))
+        found = read_dataset(_source(values["dataset"]), defaults=values.get("defaults") or MODEL_CARD)
         folders = tuple(dataclasses.replace(one, path=typed_path(one.path)) for one in found.options.folders)
-        notes = [*_not_used(_data_said(values, found.options), "above"),
-                 *(f"unknown: {show(key)}" for key in found.unknown)]
+        notes = [*_not_used(_data_said(values, found.options), "above"), *found.lines()]
         return dataclasses.replace(found.options, folders=folders), notes
     folder = bare(values["folder"])
     if not folder:
@@ -42,13 +41,17 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
         check_optimiser(settings.optimizer, settings.optimizer_args)
         check_output_name(loras.folder(), settings)
         return settings, []
-    found = read_settings(_source(values["config"]))
+    found = read_settings(_source(values["config"]), values.get("defaults") or MODEL_CARD)
     check_output_name(loras.folder(), found.settings)
     former = {name: dict(field.former) for name, field in describe(TrainingSettings).items()}
     said = [(former[name].get(value, value), getattr(found.settings, name))
-            for name, value in _known(TrainingSettings, values).items()]
+            for name, value in _known(TrainingSettings, values).items() if name != "defaults"]
+    found = dataclasses.replace(found, given=found.given - {"base_model", "vae"})
     notes = [*_not_used(said, "below"), *found.lines()]
-    notes += (f"pictures: {show(key)} is for LoHa Training Data, not read here" for key in found.data)
+    if found.data:
+        notes.append(f"pictures: {', '.join(map(show, found.data))}: for LoHa Training Data, not read here")
+    if found.has_dataset:
+        notes.append("pictures: the folders in it: give it to LoHa Training Data too, as dataset")
     if found.settings.base_model or found.settings.vae:
         # Otherwise the trained file would name a checkpoint that nobody loaded.
         notes.append("ignored: checkpoint and VAE of the configuration: the connected ones are trained on")

@@ -14,21 +14,21 @@ _RATE_STEP, _STEP = 1e-6, 0.01
 
 
 def inputs_of(fields: Iterable[Described], multiline: Iterable[str] = (), first: Iterable[str] = (),
-              optional: bool = False) -> list[io.Input]:
+              optional: Iterable[str] = ()) -> list[io.Input]:
     """An input for each field, in their order.
 
     Args:
         multiline: names texts of several lines.
         first: names what is always shown; the others are folded away where the front end can.
-        optional: whether a prompt may leave them out; the fields' defaults then count.
+        optional: names what a prompt may leave out; the field's default then counts.
     """
-    tall, shown = set(multiline), set(first)
-    made = ((field.name, _input(field, field.name in tall, optional)) for field in fields)
+    tall, shown, may_miss = set(multiline), set(first), set(optional)
+    made = ((field.name, _input(field, field.name in tall, field.name in may_miss)) for field in fields)
     return [item if name in shown else folded(item) for name, item in made]
 
 
-def _input(field: Described, tall: bool, optional: bool) -> io.Input:
-    shared = {"default": field.default, "tooltip": field.help, "optional": optional}
+def _input(field: Described, tall: bool, may_miss: bool) -> io.Input:
+    shared = {"default": field.default, "tooltip": field.help, "optional": may_miss}
     if field.choices:
         return io.Combo.Input(field.name, options=list(field.choices), **shared)
     if field.kind is bool:

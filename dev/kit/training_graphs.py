@@ -104,7 +104,8 @@ def build(run: Run) -> dict:
     captions = options.CaptionOptions()
     data_values = {
         "folder": "shinymas", **{item.name: getattr(data, item.name) for item in fields(data) if item.metadata},
-        **{item.name: getattr(captions, item.name) for item in fields(captions)}, "flip": False, "dataset": ""}
+        **{item.name: getattr(captions, item.name) for item in fields(captions)}, "flip": False, "dataset": "",
+        "defaults": settings.defaults}
     KINDS.update(_kinds(data_values, setting_values))
 
     graph = Graph()

@@ -125,14 +125,34 @@ def test_connected_widgets_are_read_in_the_run(run_graph, graph, pictures):
 
 
 def test_a_toml_does_not_name_a_checkpoint_that_was_not_loaded(run_graph, graph):
-    page = 'pretrained_model_name_or_path = "animefull-final-pruned.ckpt"'
+    page = 'pretrained_model_name_or_path = "animefull-final-pruned.ckpt"\ntrain_data_dir = "a"\nresolution = 512'
     outputs = run_graph({
         "settings": graph.node("ShinyMasTrainingSettings", config=page),
         "shown": graph.node("PreviewAny", source=["settings", 1]),
     })
-    assert outputs["shown"]["text"][0].splitlines() == [
+    told = outputs["shown"]["text"][0].splitlines()
+    assert told[-3:] == [
+        "pictures: train_data_dir, resolution: for LoHa Training Data, not read here",
         "ignored: checkpoint and VAE of the configuration: the connected ones are trained on",
         "as the model page's v2.0 run"]
+    assert "default: clip_skip = 2; kohya's is 1" in told and not any("from the file" in line for line in told)
+
+
+def test_whose_defaults_count_is_said_beside_a_toml(run_graph, graph):
+    dataset = ('[[datasets]]\nresolution = 64\nmin_bucket_reso = 64\n[[datasets.subsets]]\n'
+               'image_dir = "cards/1_Kazano Hiori"')
+    outputs = run_graph({
+        "settings": graph.node("ShinyMasTrainingSettings", config="network_dim = 8", defaults="kohya"),
+        "shown": graph.node("PreviewAny", source=["settings", 1]),
+        "data": graph.node("ShinyMasTrainingData", dataset=dataset, defaults="kohya"),
+        "counted": graph.node("PreviewAny", source=["data", 1]),
+    })
+    told = outputs["shown"]["text"][0].splitlines()
+    assert told[1:3] == ["from the file: network_rank", "default: optimizer = AdamW; the model card's is AdamW8bit"]
+    assert "max_train_steps: 1600" in told and "defaults: kohya" in told
+    counted = outputs["counted"]["text"][0].splitlines()
+    assert "batch size: 1" in counted
+    assert "default: batch_size = 1; the model card's is 4" in counted
 
 
 def test_core_finds_every_module_of_the_file(comfy, small_model, base):
@@ -203,7 +223,7 @@ def pixels(png):
 @pytest.mark.parametrize("settings, data, text", [
     ({"network_rank": 16, "train_unet": False, "train_text_encoder": False}, {}, "nothing is left to train"),
     ({"module_filter": "nothing*"}, {}, "no module is left to train"),
-    ({"config": "[a]\nnetwork_dim = -1"}, {}, "network_rank"),
+    ({"config": "[a]\nnetwork_dim = -1"}, {}, "network_dim = -1: -1 is outside"),
     ({}, {"folder": "no such folder"}, "no such folder"),
 ], ids=["nothing-on", "filter", "toml", "folder"])
 def test_bad_input_is_a_clear_sentence(run_graph, graph, settings, data, text):

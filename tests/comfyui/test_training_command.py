@@ -73,9 +73,9 @@ def test_paths_that_no_system_has_are_one_line(training_command, one_thread, tmp
 
 
 @pytest.mark.parametrize("old, new, words", [
-    ('output_name = "bad"', 'output_name = "a:b"', "output_name: 'a:b' cannot be a file name: it holds :, which"),
+    ('output_name = "bad"', 'output_name = "a:b"', "error: output_name: 'a:b' cannot be a file name: it holds :"),
     ('optimizer_type = "AdamW"', 'optimizer_type = "AdamW"\noptimizer_args = ["momentum=0.9"]',
-     "optimizer AdamW does not take 'momentum=0.9'"),
+     "refused: optimizer AdamW does not take 'momentum=0.9'"),
 ])
 def test_settings_are_judged_before_pictures_and_models(training_command, one_thread, tmp_path, old, new, words):
     bad = training_command("bad")
@@ -84,7 +84,41 @@ def test_settings_are_judged_before_pictures_and_models(training_command, one_th
     bad[bad.index("--data") + 1] = bad[bad.index("--checkpoint") + 1] = "looked at later"
     done = subprocess.run(bad, env=one_thread, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {words}")
+    assert [line for line in done.stderr.splitlines() if line.startswith(words)]
+
+
+def test_all_that_must_change_is_said_at_once(training_command, one_thread, tmp_path):
+    bad = training_command("bad")
+    config = tmp_path / "bad.toml"
+    config.write_text(config.read_text(encoding="utf-8") + 'loss_type = "huber"\nxformers = true\nresume = false\n',
+                      encoding="utf-8")
+    dataset = tmp_path / "pictures.toml"
+    dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n', encoding="utf-8")
+    bad[bad.index("--data"):bad.index("--data") + 2] = ["--dataset", str(dataset)]
+    done = subprocess.run(bad, env=one_thread, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    told = done.stderr[done.stderr.index("error: "):].replace(f"{tmp_path}/", "").splitlines()
+    assert [line.partition(": ")[0] if "cannot" not in line else line for line in told] == [
+        "error: bad.toml cannot be run as it is, 1 thing to change:", "refused", "ignored", "off, or as it is anyway",
+        "pictures.toml cannot be run as it is, 1 thing to change:", "refused"]
+    assert told[-1] == ("refused: is_reg = true for a: regularisation pictures are not trained on. Leave this folder "
+                        "out of the dataset")
+
+
+def test_steps_alone_and_a_dataset_beside_the_configuration(training_command, one_thread, tmp_path, few_pictures):
+    command = training_command("beside", batch=3)
+    config = tmp_path / "beside.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("max_train_epochs = 1", "max_train_epochs = 0\nmax_train_steps = 5"),
+                      encoding="utf-8")
+    dataset = tmp_path / "pictures.toml"
+    dataset.write_text(f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '{few_pictures}'\n", encoding="utf-8")
+    command[command.index("--data"):command.index("--data") + 2] = ["--dataset", str(dataset)]
+    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "batch size: 3" in done.stdout and "steps: 5 of 5" in done.stdout and "steps per epoch: 2" in done.stdout
+    state = read_state(tmp_path / "beside" / "training.state")
+    assert state.step == 5
 
 
 def test_help_and_a_wrong_command_line(one_thread, tmp_path):

@@ -209,6 +209,51 @@ def test_accumulating_two_batches_is_one_larger_batch(training):
     assert loss[0] == pytest.approx(float(losses.mean()), rel=1e-5)
 
 
+def test_the_last_group_of_an_epoch_is_divided_as_a_whole_one(training):
+    """Three batches in groups of two. accelerate divides every batch's loss by two, and so weighs the third as much."""
+    run = training(gradient_accumulation_steps=2, data={"batch_size": 2}, max_grad_norm=0.0)
+    assert (run.steps_per_epoch, run.total_steps) == (2, 4)
+    told, before = [], {}
+
+    def on_step(progress):
+        if progress.step == 1:
+            before.update({name: tensor.clone() for name, tensor in run.network.state_dict().items()})
+        told.append(progress)
+
+    run.run(Watcher(on_step=on_step))
+    third = run._data.epoch(run._settings.seed, 0)[2]
+    by_hand = training(folder=run.folder)
+    by_hand.network.load_state_dict(before)
+    with by_hand.network.attached():
+        by_hand.network.begin_step(1, 0)
+        loss = by_hand._batch_losses(third).mean()
+        (loss / 2).backward()
+        by_hand.network.end_step()
+    norm = torch.nn.utils.get_total_norm([factor.grad for factor in by_hand.network.parameters()
+                                          if factor.grad is not None])
+    assert told[1].gradient_norm == pytest.approx(float(norm), rel=1e-5)
+    assert told[1].loss == pytest.approx(float(loss.detach()), rel=1e-6)  # of the loss, the mean is told all the same
+
+
+def test_a_step_that_the_scaler_leaves_out_does_not_move_the_schedule(training):
+    run = training(lr_scheduler="linear", lr_warmup_steps=2, max_train_epochs=3)
+    run._scaler = torch.amp.GradScaler("cpu")
+    next(run.network.parameters()).register_hook(lambda grad: grad if run.done > 1 else grad / 0)  # as fp16 overflows
+    start = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    moved, rates = [], []
+
+    def on_step(progress):
+        moved.append(not same(start, run.network.state_dict()))
+        rates.append(progress.learning_rate)
+
+    run.run(Watcher(on_step=on_step))
+    assert run.done == 9
+    planned = training(lr_scheduler="linear", lr_warmup_steps=2, max_train_epochs=3)
+    planned.done = planned.total_steps
+    assert rates == [0.0, 0.0, *planned.learning_rates()[:7]]
+    assert moved == [False] * 3 + [True] * 6  # a warm-up begins with a rate of zero
+
+
 def test_a_student_recovers_a_teacher(tiny_models, tiny_settings):
     """The output of a U-Net with a LoHa of rank 2, learnt by another from nothing."""
     settings = tiny_settings(train_text_encoder=False, module_filter="*attn*", learning_rate=1e-2)

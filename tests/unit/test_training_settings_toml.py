@@ -1,11 +1,13 @@
 """The page's configuration as it is, and what happens to keys that it does not have."""
 
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 from shinymas_loha.loha.errors import FileError, LohaError, SettingsError
-from shinymas_loha.loha.training.kohya.dataset_file import data_options, read_dataset
+from shinymas_loha.loha.training.kohya.dataset_file import read_dataset
+from shinymas_loha.loha.training.kohya.run_file import read_run
 from shinymas_loha.loha.training.kohya.training_file import read_settings
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
@@ -64,12 +66,12 @@ save_model_as = "safetensors"
 def test_the_pages_configuration_is_the_default():
     read = read_settings(PAGE)
     assert read.settings == replace(TrainingSettings(), base_model="animefull-final-pruned.ckpt")
-    assert read.unknown == ()
-    assert set(read.ignored) == {
-        "mem_eff_attn", "xformers", "max_data_loader_n_workers", "persistent_data_loader_workers",
-        "log_prefix", "lowram",
-    }
-    data = data_options(read.data)
+    assert read.found.unknown == []
+    assert {key for key, _ in read.found.ignored} == {"xformers", "log_prefix", "lowram"}
+    assert read.found.unused == [
+        "v2", "no_metadata", "debug_dataset", "mem_eff_attn", "max_data_loader_n_workers",
+        "persistent_data_loader_workers", "save_model_as"]
+    data = read_run(PAGE, folder="pictures").options
     assert (data.resolution, data.batch_size, data.latent_cache) == (640, 4, "none")
 
 
@@ -151,20 +153,18 @@ def test_text_that_is_not_toml(text):
         read_settings(text)
 
 
-def test_nothing_at_all_is_the_default():
-    assert read_settings("").settings == TrainingSettings()
-
-
-def test_unknown_keys_may_differ_from_section_to_section():
-    assert read_settings("seed = 1\n[a]\nx = 1\n[b]\nx = 2").unknown == ("x",)
-    with pytest.raises(SettingsError, match=r"no configuration of kohya's scripts: none of its 1 key\(s\) is known"):
-        read_settings("x = 1")
+def test_unknown_keys_may_differ_from_section_to_section(tmp_path):
+    assert read_settings("seed = 1\n[a]\nx = 1\n[b]\nx = 2").found.unknown == ["x"]
+    (tmp_path / "x.toml").write_text("x = 1", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"no configuration of kohya's scripts: none of its 1 key\(s\) says how"):
+        read_settings(str(tmp_path / "x.toml"))
 
 
 def test_unknown_keys_are_listed_in_order_and_escaped():
-    read = read_settings('zeta = 1\n"al\\u202epha" = 2\n[x]\nnetwork_dim = 8')
-    assert read.unknown == ("zeta", "al\u202epha") and read.settings.network_rank == 8
-    assert read.lines() == ["unknown: zeta", "unknown: al\\u202epha"]
+    read = read_settings('zeta = 1\n"al\\u202epha" = 2\n[x]\nnetwork_dim = 8\nmax_train_epoch = 2')
+    assert read.found.unknown == ["zeta", "al\u202epha", "max_train_epoch"] and read.settings.network_rank == 8
+    assert read.lines()[-3:] == [
+        "unknown: zeta", "unknown: al\\u202epha", "unknown: max_train_epoch (did you mean max_train_epochs?)"]
 
 
 @pytest.mark.parametrize(("line", "field", "value"), [
@@ -191,55 +191,66 @@ def test_unknown_keys_are_listed_in_order_and_escaped():
 ])
 def test_keys_that_are_honoured(line, field, value):
     read = read_settings(line)
-    assert getattr(read.settings, field) == value and not read.unknown
+    assert getattr(read.settings, field) == value and not read.found.unknown
 
 
 @pytest.mark.parametrize(("line", "words"), [
-    ('sample_prompts = "prompts.txt"', "sample_prompts: .* is a file, .* write the prompts here"),
-    ("v2 = true", "v2 = True cannot be honoured: this trainer is for SD 1.5"),
-    ("v2 = 0", "v2 = 0 cannot be honoured"),
-    ('network_module = "networks.lora"', "network_module = 'networks.lora' cannot be honoured"),
-    ('network_args = ["algo=lokr"]', "algo must be loha"),
-    ('network_args = ["conv_dim=0"]', "algo must be loha"),
-    ('network_args = ["algo=loha", "dora_wd=True"]', "dora_wd=True cannot be honoured"),
-    ('network_args = ["algo=loha", "dropout=0.5"]', "dropout=0.5 cannot be honoured"),
-    ('network_args = ["algo=loha", "rnak_dropout=0.5"]', "unknown rnak_dropout"),
-    ('network_args = ["algo=loha", "conv_dim=x"]', "conv_dim=x is not a number"),
-    ('network_args = ["algo=loha", "conv_dim=0", "conv_dim=4"]', "conv_dim is given twice"),
-    ('network_args = ["algo=loha", "use_tucker=maybe"]', "neither true nor false"),
+    ('sample_prompts = "prompts.txt"', 'sample_prompts = "prompts.txt": a file, and none is opened from a '
+     "configuration: write the prompts here, as a list"),
+    ("v2 = true", "v2 = true: this trainer is for SD 1.5. Take it out, or write v2 = false"),
+    ('network_module = "networks.lora"', 'network_module = "networks.lora": this trains a LoHa: write network_module '
+     '= "lycoris.kohya" and network_args = ["algo=loha"]'),
+    ('network_args = ["algo=lokr"]', 'network_args = "algo=lokr": algo must be loha, other algorithms are not trained'),
+    ('network_args = ["conv_dim=0"]', 'network_args = "algo=lora": algo must be loha'),
+    ('network_args = ["algo=loha", "preset=ia3"]', "a preset is one of full, attn-mlp; module_filter chooses more"),
+    ('network_args = ["algo=loha", "dora_wd=True"]', 'network_args = "dora_wd=True": this LoHa does not have it: take'),
+    ('network_args = ["algo=loha", "dropout=0.5"]', 'network_args = "dropout=0.5": this LoHa does not have it'),
+    ('network_args = ["algo=loha", "rnak_dropout=0.5"]', 'network_args = "rnak_dropout=0.5": not known: take it out'),
+    ('network_args = ["algo=loha", "conv_dim=x"]', 'network_args = "conv_dim=x": conv_dim is not a whole number'),
+    ('network_args = ["algo=loha", "conv_dim=0", "conv_dim=4"]', "conv_dim is given twice, with different values"),
+    ('network_args = ["algo=loha", "use_tucker=maybe"]', "use_tucker is neither true nor false"),
     ('network_args = ["algo=loha", "conv_dim=0", "use_tucker=True"]', "use_tucker needs the 3×3"),
-    ("network_args = 3", "network_args: expected a list"),
-    ("network_dim = 0", "network_rank: 0 is outside"),
-    ("network_train_unet_only = true\nnetwork_train_text_encoder_only = true", "exclude each other"),
-    ('network_train_unet_only = "yes"', "network_train_unet_only: expected true or false"),
-    ("fp16 = true\nbf16 = true", "fp16 and bf16 exclude each other"),
-    ("full_fp16 = true", "full_fp16 = true cannot be honoured"),
-    ('lr_scheduler = "polynomial"', "lr_scheduler: 'polynomial' is not one of model card"),
+    ("network_args = 3", 'network_args = 3: expected a list such as ["conv_dim=0", "algo=loha"]'),
+    ("network_dim = 0", "network_dim = 0: 0 is outside 1 to 128"),
+    ("network_train_unet_only = true\nnetwork_train_text_encoder_only = true",
+     "network_train_unet_only = true: excludes network_train_text_encoder_only = true: keep one"),
+    ('network_train_unet_only = "yes"', 'network_train_unet_only = "yes": expected true or false'),
+    ("unet_lr = 0\ntext_encoder_lr = 0", "nothing is left to train"),
+    ("full_fp16 = true", "full_fp16 = true: the factors are trained in fp32. Take it out; mixed_precision is of the"),
+    ("fp16 = true", "fp16 = true: the factors are trained in fp32"),
+    ('lr_scheduler = "polynomial"', "lr_scheduler = \"polynomial\": 'polynomial' is not one of model card"),
     ('lr_scheduler = "custom"\nlr_warmup_steps = 5', "exclude each other"),
-    ('lr_scheduler = "cosine"\nlr_warmup_steps = 0.05', "0.05 is a fraction"),
-    ('save_model_as = "ckpt"', "save_model_as = 'ckpt' cannot be honoured: other formats can run code"),
-    ("no_metadata = true", "no_metadata = True cannot be honoured"),
+    ('lr_scheduler = "cosine"\nlr_warmup_steps = 0.05', "lr_warmup_steps = 0.05: a fraction of the run"),
+    ('save_model_as = "ckpt"', 'save_model_as = "ckpt": other formats can run code when they are loaded. Take it out, '
+     'or write save_model_as = "safetensors"'),
+    ("no_metadata = true", "no_metadata = true: ranks, hashes and the cast stand in the metadata"),
+    ('resume = "state"', "kohya's state folders cannot be read. Take it out, and connect the LoHa to go on from"),
     ('optimizer_type = "os.system"', "optimizer: 'os.system' is not known"),
-    ('optimizer_args = ["a=open(1)"]', "optimizer_args: 'open\\(1\\)' of a is neither"),
-    ('base_weights = ["x"]', "base_weights = .* cannot be honoured"),
-    ('learning_rate = "fast"', "learning_rate: expected a number, found 'fast'"),
+    ('optimizer_args = ["a=open(1)"]', "optimizer_args: 'open(1)' of a is neither"),
+    ('base_weights = ["x"]', 'base_weights = ["x"]: no other network is put into the model. Take it out, and apply'),
+    ('learning_rate = "fast"', "learning_rate = \"fast\": expected a number, found 'fast'"),
     ("learning_rate = nan", "not a finite number"),
-    ("seed = 1\n[a]\nseed = 2", "seed is 1 in \\[seed\\] and 2 in \\[a\\]"),
-    ("[[datasets]]\nresolution = 640", "give it to LoHa Training Data"),
-    ("max_token_length = [225]", "max_token_length: expected a whole number"),
-    ("mixed_precision = [1]", "mixed_precision: expected text"),
+    ("seed = 1\n[a]\nseed = 2", "seed is 1 in [seed] and 2 in [a]: keep one of them"),
+    ("max_token_length = [225]", "max_token_length = [225]: expected a whole number"),
+    ("mixed_precision = [1]", "mixed_precision = [1]: expected text"),
+    ("v2 = 2020-01-01", "v2 = 2020-01-01: this trainer is for SD 1.5"),
 ])
 def test_keys_that_cannot_be_honoured(line, words):
-    with pytest.raises(LohaError, match=words):
+    with pytest.raises(LohaError, match=re.escape(words)):
         read_settings(line)
 
 
+def test_a_dataset_is_not_a_training_configuration():
+    with pytest.raises(SettingsError, match="is the TOML of a dataset .* give it to LoHa Training Data, or to"):
+        read_settings("[[datasets]]\nresolution = 640")
+
+
 def test_keys_about_pictures_go_to_the_data(tmp_path):
-    read = read_settings(
+    read = read_run(
         f"train_data_dir = '{tmp_path}'\nresolution = \"768,768\"\ntrain_batch_size = 2\nflip_aug = true\n"
         "shuffle_caption = true\nkeep_tokens = 1\ncache_latents = true\ncache_latents_to_disk = true"
     )
-    options = data_options(read.data)
+    options = read.options
     assert (options.resolution, options.batch_size, options.latent_cache) == (768, 2, "disk")
     folder = options.folders[0]
     assert folder.path == tmp_path and folder.repeats is None and folder.flip

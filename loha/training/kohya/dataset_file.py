@@ -1,115 +1,182 @@
-"""kohya's dataset TOML, and the keys about pictures in a training TOML, as `DataOptions`."""
+"""kohya's dataset TOML, and the keys about pictures in a training configuration, as `DataOptions`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ....text import show
 from ...errors import SettingsError
 from ..settings.fields import coerced, describe
-from ..settings.pictures import CaptionOptions, DataOptions, FolderOptions
-from .keys import KEYS, SUBSET_KEYS, Part
-from .toml import parse
+from ..settings.hyper_parameters import KOHYA, MODEL_CARD
+from ..settings.pictures import MAX_REPEATS, CaptionOptions, DataOptions, FolderOptions
+from .configuration import Configuration, read_configuration
+from .findings import Findings, demand_nothing_refused
+from .keys import KEYS, Part, is_of_pictures
+from .origins import default_lines
+from .toml import as_toml
 
-# What a dataset's TOML may hold; `train_data_dir` is a training configuration's way to name a folder.
-_KNOWN = {key for key, row in KEYS.items() if row.is_of_pictures} - {"train_data_dir"} | set(SUBSET_KEYS)
-_NOT_ONE = "a dataset's TOML needs [[datasets]] with [[datasets.subsets]] and their image_dir"
+# A training configuration's names of a dataset's keys.
+_OTHER_NAMES = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention":
+                "caption_extension"}
+_OF_TRAINING = "of the training configuration, not of a dataset"
+_NOT_BESIDE = ("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "image_dir")
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """What a dataset's TOML said: the options, and the keys that mean nothing to this trainer."""
+    """What a dataset's TOML said: the options, which of them it names, and what else is to be said."""
 
     options: DataOptions
-    unknown: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+    found: Findings = field(default_factory=Findings)
+    defaults: str = MODEL_CARD
+
+    def lines(self) -> list[str]:
+        """`kind: …` lines for a report; names from the file are escaped."""
+        return [*default_lines(self.options, self.given, self.defaults, kohya_options()), *self.found.lines()]
 
 
-def read_dataset(source: str) -> DataFile:
+def read_dataset(source: str, beside: Mapping[str, Any] | None = None, defaults: str = MODEL_CARD) -> DataFile:
     """Options out of a dataset TOML's path or pasted TOML: [general], [[datasets]], [[datasets.subsets]].
 
-    A subset's key goes before its dataset's, that before the general one's.
+    A subset's key goes before its dataset's, that before the general one's, that before `beside`'s.
+
+    Args:
+        beside: what the training configuration beside it says about pictures (`SettingsFile.data`).
+        defaults: whose values count where nothing is said.
 
     Raises:
         FileError: the file cannot be read.
-        SettingsError: not such a TOML; a key that cannot be honoured; datasets that differ in what
-            has one value here, such as the resolution.
+        SettingsError: not such a TOML, or all that cannot be honoured in one message: keys, values, datasets that
+            differ in what has one value here, such as the resolution.
     """
-    tables = parse(source)
-    if "datasets" not in tables:
-        raise SettingsError(_NOT_ONE)
-    general = _table(tables.get("general", {}), "general")
-    wholes: list[dict[str, Any]] = []
-    folders: list[FolderOptions] = []
-    unknown = {key for key in tables if key not in ("general", "datasets")}
-    for dataset in _list(tables.get("datasets", []), "datasets"):
-        for subset in _list(dataset.get("subsets", []), "datasets.subsets"):
-            values = {**general, **{key: dataset[key] for key in dataset if key != "subsets"}, **subset}
-            if "image_dir" not in values:
-                raise SettingsError("datasets.subsets: image_dir is missing: name the folder of the pictures")
-            unknown |= values.keys() - _KNOWN
-            wholes.append(_whole(values))
-            folders.append(_folder(_path("image_dir", values["image_dir"]), values, _repeats(values)))
-    if not folders:
-        raise SettingsError(_NOT_ONE)
-    first, *others = (_options(whole, folders) for whole in wholes)
-    for other in others:
-        for name in describe(DataOptions):
-            if getattr(other, name) != getattr(first, name):
-                raise SettingsError(
-                    f"datasets: {name} is {show(repr(getattr(first, name)))} in one and "
-                    f"{show(repr(getattr(other, name)))} in another; a run has one"
-                )
-    return DataFile(first, tuple(sorted(unknown)))
+    configuration = read_configuration(source)
+    found = configuration.found
+    beside = {**(beside or {}), **{key: value for key, value in configuration.values.items() if is_of_pictures(key)}}
+    for key in found.asked_for({key: value for key, value in configuration.values.items() if key not in beside}):
+        found.ignore(key, _OF_TRAINING)
+    read = dataset_of(configuration, beside, defaults, found)
+    demand_nothing_refused((configuration.origin, found))
+    return read
 
 
-def data_options(values: Mapping[str, Any]) -> DataOptions:
-    """Options out of a training TOML's keys (`SettingsFile.data`), `train_data_dir` as kohya lays it out.
+def pictures_of(values: Mapping[str, Any], defaults: str, found: Findings) -> DataFile:
+    """Options out of a training configuration's keys (`SettingsFile.data`), `train_data_dir` as kohya lays it out.
+
+    What is to be said is put into `found`.
+    """
+    usable = _usable(values, found, "")
+    for key in ("num_repeats", "image_dir"):
+        if key in usable:
+            found.note(f"{key} is of a dataset's folder: in train_data_dir, folders are called N_name, for N repeats")
+    folders = [_folder(usable["train_data_dir"], usable, None)] if "train_data_dir" in usable else []
+    return _made([_whole(usable)], folders, defaults, found)
+
+
+def dataset_of(configuration: Configuration, beside: Mapping[str, Any], defaults: str, found: Findings) -> DataFile:
+    """The dataset that a configuration holds; what is to be said is put into `found`.
 
     Raises:
-        SettingsError: a key that cannot be honoured, or a value out of its range.
+        SettingsError: it holds none, or its tables are not laid out as a dataset's are.
     """
-    folder = values.get("train_data_dir")
-    found = [] if folder is None else [_folder(_path("train_data_dir", folder), values, None)]
-    return _options(_whole(values), found)
+    level = {_OTHER_NAMES.get(key, key): value for key, value in beside.items() if key not in _NOT_BESIDE}
+    for key in beside.keys() & set(_NOT_BESIDE):
+        if not KEYS[key].asks_for_nothing(beside[key]):
+            found.note(f"{key} = {as_toml(beside[key])} is not looked at: the dataset's folders count, as in kohya's "
+                       "scripts")
+    general = {**_usable(level, found, " in the training configuration"),
+               **_usable(_table(configuration.general, "general"), found, " in [general]")}
+    wholes: list[dict[str, Any]] = []
+    folders: list[FolderOptions] = []
+    for number, dataset in enumerate(_list(configuration.datasets, "datasets"), 1):
+        own = {key: value for key, value in dataset.items() if key != "subsets"}
+        shared = {**general, **_usable(own, found, f" in [[datasets]] {number}")}
+        for subset in _list(dataset.get("subsets", []), "datasets.subsets"):
+            where = f" for {show(subset.get('image_dir', 'a folder'), 60)}"
+            values = {**shared, **_usable(subset, found, where)}
+            if "image_dir" not in values:
+                found.refused.append("datasets.subsets: image_dir is missing: name the folder of the pictures")
+                continue
+            wholes.append(_whole(values))
+            folders.append(_folder(values["image_dir"], values, values.get("num_repeats", 1)))
+    if not (folders or found.refused):
+        raise SettingsError(f"{configuration.origin}: a dataset's TOML needs [[datasets]] with [[datasets.subsets]] "
+                            "and their image_dir")
+    return _made(wholes, folders, defaults, found)
 
 
-def _options(whole: Mapping[str, Any], folders: Iterable[FolderOptions]) -> DataOptions:
-    return DataOptions(tuple(folders), **coerced(DataOptions, whole))
+def kohya_options() -> dict[str, Any]:
+    """The options that kohya's scripts have where nothing is chosen, as fields of `DataOptions`."""
+    return _whole({key: row.default for key, row in KEYS.items() if row.part is Part.PICTURES and row.default
+                   is not None})
+
+
+def _made(wholes: Sequence[Mapping[str, Any]], folders: Sequence[FolderOptions], defaults: str,
+          found: Findings) -> DataFile:
+    base = kohya_options() if defaults == KOHYA else {}
+    options = []
+    for whole in wholes if not found.refused else ():
+        try:
+            options.append(DataOptions(tuple(folders), **coerced(DataOptions, {**base, **whole})))
+        except SettingsError as error:
+            found.refused.append(str(error))
+            break
+    for other in options[1:]:
+        for name in describe(DataOptions):
+            one, another = as_toml(getattr(options[0], name)), as_toml(getattr(other, name))
+            text = f"datasets: {name} is {one} in one and {another} in another; a run has one"
+            if one != another and text not in found.refused:
+                found.refused.append(text)
+    given = frozenset(name for whole in wholes for name in whole)
+    return DataFile(options[0] if options else DataOptions(), given, found, defaults)
+
+
+def _usable(values: Mapping[str, Any], found: Findings, where: str) -> dict[str, Any]:
+    """Those of a table's keys that ask for something and can be honoured, their values of the right types."""
+    usable: dict[str, Any] = {}
+    for key, value in found.asked_for(values, where).items():
+        if not is_of_pictures(key):
+            found.ignore(key, _OF_TRAINING)
+            continue
+        try:
+            usable[key] = _typed(key, value)
+        except SettingsError as error:
+            found.refuse(key, value, str(error).removeprefix(f"{KEYS[key].field}: "), where)
+    return usable
+
+
+def _typed(key: str, value: Any) -> Any:
+    """`value` if it is of the key's type, as a field has it. Raises `SettingsError`."""
+    row = KEYS[key]
+    if key in _CHECKS:
+        return _CHECKS[key](value)
+    if type(row.default) is bool:
+        return _flag(value)
+    kind = DataOptions if row.part is Part.PICTURES else CaptionOptions
+    value = coerced(kind, {row.field: value})[row.field]
+    if kind is CaptionOptions:
+        CaptionOptions(**{row.field: value})  # what its own check asks of one field
+    return value
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
-    whole: dict[str, Any] = {}
-    for key, value in values.items():
-        row = KEYS.get(key)
-        if row is None:
-            continue
-        if row.part is Part.ONLY_PICTURES and value not in row.allowed:
-            raise SettingsError(
-                f"{key} = {show(repr(value))} cannot be honoured: take it out or set it to "
-                f"{show(repr(row.allowed[0]))}"
-            )
-        if row.part is Part.PICTURES and row.field not in ("upscale", "latent_cache"):
-            whole[row.field] = _square(value) if row.field == "resolution" else value
+    """The fields of `DataOptions` in usable values."""
+    whole = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.PICTURES}
     if "bucket_no_upscale" in values:
-        whole["upscale"] = not _flag(values, "bucket_no_upscale")
-    if _flag(values, "cache_latents_to_disk"):
-        whole["latent_cache"] = "disk"
-    elif _flag(values, "cache_latents"):
-        whole["latent_cache"] = "memory"
+        whole["upscale"] = not values["bucket_no_upscale"]
+    if "latent_cache" in whole:
+        on_disk, in_memory = values.get("cache_latents_to_disk"), values.get("cache_latents")
+        whole["latent_cache"] = "disk" if on_disk else "memory" if in_memory else "none"
     return whole
 
 
 def _folder(path: Path, values: Mapping[str, Any], repeats: int | None) -> FolderOptions:
-    chosen = {KEYS[key].field: value for key, value in values.items()
-              if key in KEYS and KEYS[key].part is Part.CAPTIONS}
-    name = values.get("class_tokens", "")
-    if not isinstance(name, str):
-        raise SettingsError(f"class_tokens: expected text, found {show(repr(name))}")
-    captions = CaptionOptions(**coerced(CaptionOptions, chosen))
-    return FolderOptions(path, repeats, captions, flip=_flag(values, "flip_aug"), name=name)
+    captions = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.CAPTIONS}
+    return FolderOptions(path, repeats, CaptionOptions(**captions), flip=values.get("flip_aug", False),
+                         name=values.get("class_tokens", ""))
 
 
 def _square(value: Any) -> Any:
@@ -118,32 +185,42 @@ def _square(value: Any) -> Any:
     try:
         whole = [int(side) if isinstance(side, str) else side for side in sides]
     except ValueError as error:
-        raise SettingsError(f"resolution: {show(repr(value))} is not a number") from error
+        raise SettingsError("not a number") from error
     if len(whole) not in (1, 2) or whole[0] != whole[-1]:
-        raise SettingsError(
-            f"resolution: {show(repr(value))} cannot be honoured: give one number, buckets keep its area"
-        )
-    return whole[0]
+        raise SettingsError("give one number, buckets keep its area")
+    return coerced(DataOptions, {"resolution": whole[0]})["resolution"]
 
 
-def _repeats(values: Mapping[str, Any]) -> int:
-    repeats = values.get("num_repeats", 1)
-    if type(repeats) is not int:
-        raise SettingsError(f"num_repeats: expected a whole number, found {show(repr(repeats))}")
-    return repeats
-
-
-def _flag(values: Mapping[str, Any], key: str) -> bool:
-    value = values.get(key, False)
-    if type(value) is not bool:
-        raise SettingsError(f"{key}: expected true or false, found {show(repr(value))}")
+def _repeats(value: Any) -> int:
+    if type(value) is not int:
+        raise SettingsError("expected a whole number")
+    if not 1 <= value <= MAX_REPEATS:
+        raise SettingsError(f"{value} is outside 1 to {MAX_REPEATS}")
     return value
 
 
-def _path(key: str, value: Any) -> Path:
-    if not isinstance(value, str) or not value:
-        raise SettingsError(f"{key}: expected the path of a folder, found {show(repr(value))}")
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise SettingsError("expected true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise SettingsError("expected text")
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str):
+        raise SettingsError("expected the path of a folder")
     return Path(value)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "resolution": _square, "num_repeats": _repeats, "dataset_repeats": _repeats, "class_tokens": _text,
+    "image_dir": _path, "train_data_dir": _path, "dataset_config": _text,
+}
 
 
 # What was read may be no dataset's TOML at all: of what stands where a table should be, nothing is told.
@@ -154,6 +231,6 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _list(value: Any, name: str) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         raise SettingsError(f"{name}: expected tables [[{name}]]")
     return [_table(one, name) for one in value]

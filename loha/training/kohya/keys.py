@@ -1,7 +1,8 @@
 """The key table: what every key of kohya's configurations means here, in one row each.
 
-A key becomes a setting, is read together with others, changes nothing here and is ignored with a reason, or may
-only have values that ask for nothing, with the reason why another is refused. What has no row is unknown.
+A row says what the key is in kohya's scripts (its default there), what becomes of it here, and which values ask for
+nothing. `help_page` writes docs/kohya-keys.md from it. Keys and defaults: kohya-ss/sd-scripts, `train_network.py` and
+what it takes from `library/`, as of February 2026; below a heading "of other programs", what those add.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class Part(Enum):
     FOLDER = "read with a folder of pictures"
     NETWORK = "read together, by network_args and training_file"
     IGNORED = "changes nothing here"
-    ONLY = "of a run: refused unless it asks for nothing"
-    ONLY_PICTURES = "of pictures: refused unless it asks for nothing"
+    REFUSED = "refused unless it asks for nothing"
+    REFUSED_PICTURES = "the same, of a dataset's TOML too"
 
 
 @dataclass(frozen=True)
@@ -29,137 +30,217 @@ class Key:
     """One row.
 
     Args:
+        default: the value that counts in kohya's scripts where the key is not given; None: not used.
         field: which setting it becomes, where it becomes one.
-        allowed: values that ask for nothing, the one to write first, where only those are taken.
-        why: the reason, for what is ignored or refused.
+        why: for a setting, what is special; for the others, why it changes nothing or is refused, and what to do.
+        instead: what to do about a value that is refused; "": take the key out, or write the default.
+        off: values that ask for nothing, besides those of `asks_for_nothing`.
+        when_off: what such a value stands for; None: as if the key were not there.
     """
 
     part: Part
+    default: Any = None
     field: str = ""
-    allowed: tuple[Any, ...] = ()
     why: str = ""
+    instead: str = ""
+    off: tuple[Any, ...] = ()
+    when_off: Any = None
 
-    @property
-    def is_of_pictures(self) -> bool:
-        """Whether a training configuration's value is for the pictures' options."""
-        return self.part in (Part.PICTURES, Part.CAPTIONS, Part.FOLDER, Part.ONLY_PICTURES)
-
-
-def _same(part: Part, *names: str) -> dict[str, Key]:
-    return {name: Key(part, name) for name in names}
-
-
-def _ignored(why: str, *names: str) -> dict[str, Key]:
-    return dict.fromkeys(names, Key(Part.IGNORED, why=why))
-
-
-def _only(allowed: tuple[Any, ...], why: str, *names: str) -> dict[str, Key]:
-    return dict.fromkeys(names, Key(Part.ONLY, allowed=allowed, why=why))
+    def asks_for_nothing(self, value: Any) -> bool:
+        """Whether kohya's tools mean "not used" by this value: nothing, `none`, and 0 where nothing is counted."""
+        if isinstance(value, list | tuple | dict):
+            return all(one in ("", None) for one in value)
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
+            return True
+        if self.part in (Part.IGNORED, Part.REFUSED, Part.REFUSED_PICTURES) and value in (0, self.default):
+            return True
+        return value is False or any(type(value) is type(one) and value == one for one in self.off)
 
 
-def _off(allowed: tuple[Any, ...], *names: str) -> dict[str, Key]:
-    return dict.fromkeys(names, Key(Part.ONLY_PICTURES, allowed=allowed))
+def _same(part: Part, **defaults: Any) -> dict[str, Key]:
+    """Keys that are called as their fields are; False by default, false where not used."""
+    return {name: Key(part, default, name, when_off=False if default is False else None)
+            for name, default in defaults.items()}
 
 
-_FALSE, _ZERO, _EMPTY = (False,), (0, 0.0), ("",)
+def _ignored(why: str, /, **defaults: Any) -> dict[str, Key]:
+    return {name: Key(Part.IGNORED, default, why=why) for name, default in defaults.items()}
+
+
+def _refused(why: str, instead: str = "", /, **defaults: Any) -> dict[str, Key]:
+    return {name: Key(Part.REFUSED, default, why=why, instead=instead) for name, default in defaults.items()}
+
+
+def _refused_pictures(why: str, /, **defaults: Any) -> dict[str, Key]:
+    return {name: Key(Part.REFUSED_PICTURES, default, why=why) for name, default in defaults.items()}
+
+
 _SD1 = "this trainer is for SD 1.5"
-_LOSS = "the loss is the page's: plain mean squared error, min-SNR and noise offset apart"
+_LOSS = "the loss is the model card's: mean squared error; min-SNR and noise offset alone may be added"
+_STATE = "Take it out, and connect the LoHa to go on from to resume, or give it to train.py with --resume"
+_TEXTS = "captions are the text file's, shuffled and thinned as chosen"
+_DEEPSPEED = "several GPUs run through torchrun"
 
 KEYS: dict[str, Key] = {
     # What becomes a setting of the run; `training_file` converts the values of some.
-    **_same(Part.RUN, "network_alpha", "learning_rate", "unet_lr", "text_encoder_lr", "max_grad_norm",
-            "max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "gradient_checkpointing", "seed",
-            "clip_skip", "max_token_length", "min_snr_gamma", "noise_offset", "output_name", "save_every_n_epochs",
-            "sample_every_n_epochs", "vae", "lr_scheduler", "lr_warmup_steps", "mixed_precision", "save_precision",
-            "optimizer_args", "sample_prompts"),
-    "network_dim": Key(Part.RUN, "network_rank"),
-    "network_weights": Key(Part.RUN, "init_from"),
-    "optimizer_type": Key(Part.RUN, "optimizer"),
-    "lr_scheduler_num_cycles": Key(Part.RUN, "lr_num_cycles"),
-    "save_last_n_epochs": Key(Part.RUN, "keep_last"),
-    "pretrained_model_name_or_path": Key(Part.RUN, "base_model"),
-    "v_parameterization": Key(Part.RUN, "prediction"),
-    **_same(Part.NETWORK, "network_train_unet_only", "network_train_text_encoder_only", "network_module",
-            "network_args", "network_dropout", "fp16", "bf16", "full_fp16"),
+    **_same(Part.RUN, learning_rate=2e-6, max_grad_norm=1.0, gradient_accumulation_steps=1,
+            gradient_checkpointing=False, unet_lr=None, text_encoder_lr=None, min_snr_gamma=None, noise_offset=None,
+            output_name="last", save_precision="float", vae=None, optimizer_args=None, sample_prompts=None,
+            sample_every_n_epochs=None, lr_warmup_steps=0),
+    "defaults": Key(Part.RUN, field="defaults", why="of this trainer: `kohya` where kohya's own defaults are to count"),
+    "network_dim": Key(Part.RUN, 4, "network_rank"),
+    "network_alpha": Key(Part.RUN, 1, "network_alpha", "0 is the rank"),
+    "network_weights": Key(Part.RUN, None, "init_from"),
+    "optimizer_type": Key(Part.RUN, "AdamW", "optimizer"),
+    "max_train_steps": Key(Part.RUN, 1600, "max_train_steps", "used where max_train_epochs is not given", off=(0,)),
+    "max_train_epochs": Key(Part.RUN, None, "max_train_epochs", "goes before max_train_steps", off=(0,)),
+    "seed": Key(Part.RUN, None, "seed", "kohya draws one where none is given; here it is 0"),
+    "clip_skip": Key(Part.RUN, 1, "clip_skip", off=(0,)),
+    "max_token_length": Key(Part.RUN, 75, "max_token_length"),
+    "lr_scheduler": Key(Part.RUN, "constant", "lr_scheduler", "`custom` is the model card's"),
+    "lr_scheduler_num_cycles": Key(Part.RUN, 1, "lr_num_cycles", off=(0,)),
+    "mixed_precision": Key(Part.RUN, "no", "mixed_precision", "`no` is fp32", when_off="no"),
+    "save_every_n_epochs": Key(Part.RUN, None, "save_every_n_epochs", off=(0,), when_off=0),
+    "save_last_n_epochs": Key(Part.RUN, None, "keep_last"),
+    "pretrained_model_name_or_path": Key(Part.RUN, None, "base_model"),
+    "v_parameterization": Key(Part.RUN, False, "prediction", "true is v, false epsilon", when_off=False),
+    "network_module": Key(Part.NETWORK, why="`lycoris.kohya`; any other network is refused"),
+    "network_args": Key(Part.NETWORK, why="`algo=loha` with preset (full, attn-mlp), conv_dim, conv_alpha, use_tucker, "
+                                          "rank_dropout, module_dropout; what a LoHa here has not is refused"),
+    "network_train_unet_only": Key(Part.NETWORK, False, why="train_text_encoder", when_off=False),
+    "network_train_text_encoder_only": Key(Part.NETWORK, False, why="train_unet", when_off=False),
 
     # What becomes an option of the pictures.
-    "resolution": Key(Part.PICTURES, "resolution"),
-    "batch_size": Key(Part.PICTURES, "batch_size"),
-    "train_batch_size": Key(Part.PICTURES, "batch_size"),
-    "enable_bucket": Key(Part.PICTURES, "buckets"),
-    "min_bucket_reso": Key(Part.PICTURES, "bucket_min"),
-    "max_bucket_reso": Key(Part.PICTURES, "bucket_max"),
-    "bucket_no_upscale": Key(Part.PICTURES, "upscale"),
-    "cache_latents": Key(Part.PICTURES, "latent_cache"),
-    "cache_latents_to_disk": Key(Part.PICTURES, "latent_cache"),
-    "shuffle_caption": Key(Part.CAPTIONS, "shuffle"),
-    "keep_tokens": Key(Part.CAPTIONS, "keep_tokens"),
-    "caption_dropout_rate": Key(Part.CAPTIONS, "caption_dropout"),
-    "caption_tag_dropout_rate": Key(Part.CAPTIONS, "tag_dropout"),
-    "caption_prefix": Key(Part.CAPTIONS, "prefix"),
-    "caption_extension": Key(Part.CAPTIONS, "extension"),
-    **_same(Part.FOLDER, "train_data_dir", "flip_aug"),
+    "resolution": Key(Part.PICTURES, None, "resolution", "one number; buckets keep its area"),
+    "batch_size": Key(Part.PICTURES, 1, "batch_size", "a dataset's"),
+    "train_batch_size": Key(Part.PICTURES, 1, "batch_size", "a dataset's batch_size goes before it"),
+    "enable_bucket": Key(Part.PICTURES, False, "buckets", when_off=False),
+    "min_bucket_reso": Key(Part.PICTURES, 256, "bucket_min", off=(0,)),
+    "max_bucket_reso": Key(Part.PICTURES, 1024, "bucket_max", off=(0,)),
+    "bucket_no_upscale": Key(Part.PICTURES, False, "upscale", "true leaves small pictures small", when_off=False),
+    "cache_latents": Key(Part.PICTURES, False, "latent_cache", when_off=False),
+    "cache_latents_to_disk": Key(Part.PICTURES, False, "latent_cache", when_off=False),
+    "shuffle_caption": Key(Part.CAPTIONS, False, "shuffle", when_off=False),
+    "keep_tokens": Key(Part.CAPTIONS, 0, "keep_tokens"),
+    "caption_dropout_rate": Key(Part.CAPTIONS, 0.0, "caption_dropout"),
+    "caption_tag_dropout_rate": Key(Part.CAPTIONS, 0.0, "tag_dropout"),
+    "caption_prefix": Key(Part.CAPTIONS, None, "prefix", when_off=""),
+    "caption_extension": Key(
+        Part.CAPTIONS, ".caption", "extension", "not given: `.txt`, else `.caption`, whatever defaults is",
+        when_off=""),
+    "caption_extention": Key(Part.CAPTIONS, None, "extension", "the old spelling"),
+    "flip_aug": Key(Part.FOLDER, False, "flip", "half of the times", when_off=False),
+    "train_data_dir": Key(Part.FOLDER, None, "folder", "kohya's folders `N_name`; a dataset's folders go before it"),
+    "dataset_config": Key(Part.FOLDER, None, why="opened by train.py; in ComfyUI give it to LoHa Training Data"),
+    "dataset_repeats": Key(Part.FOLDER, 1, why="repeats of a dataset's folders that name none"),
+    "image_dir": Key(Part.FOLDER, None, "folder", "a dataset's folder"),
+    "num_repeats": Key(Part.FOLDER, 1, "repeats", "of a dataset's folder"),
+    "class_tokens": Key(Part.FOLDER, None, "name", "caption of pictures without a caption file", when_off=""),
 
     # What changes nothing of what is learnt.
-    **_ignored("memory and speed are chosen by ComfyUI and the kernels", "xformers", "sdpa", "mem_eff_attn", "lowram",
-               "highvram", "torch_compile", "no_half_vae", "vae_batch_size", "fp8_base", "opt_channels_last",
-               "dynamo_backend"),
-    **_ignored("pictures are read without worker processes", "max_data_loader_n_workers",
-               "persistent_data_loader_workers"),
-    **_ignored("the losses are in the report and in the log", "log_prefix", "log_with", "logging_dir",
-               "log_tracker_name", "log_tracker_config", "wandb_api_key", "wandb_run_name", "log_config",
-               "console_log_level", "console_log_simple", "console_log_file"),
-    **_ignored("every checkpoint holds the whole state", "save_state", "save_state_on_train_end",
-               "save_last_n_epochs_state", "save_last_n_steps_state"),
-    **_ignored("nothing is uploaded", "huggingface_repo_id", "huggingface_repo_type", "huggingface_path_in_repo",
-               "huggingface_token", "huggingface_repo_visibility", "async_upload", "save_state_to_huggingface"),
-    **_ignored("files go to the folder of the run", "output_dir"),
-    **_ignored("there are no regularisation pictures", "prior_loss_weight"),
-    **_ignored("samples are drawn with one sampler, so that they compare", "sample_sampler"),
-    **_ignored("not kept", "training_comment"),
-    **_ignored("no polynomial schedule", "lr_scheduler_power"),
-    **_ignored("the tokenizer is ComfyUI's", "tokenizer_cache_dir"),
-    **_ignored("the default is kept", "ddp_timeout"),
-    **_ignored("this is the configuration", "config_file"),
+    **_ignored("memory and speed are chosen by ComfyUI and the kernels", xformers=False, sdpa=False,
+               mem_eff_attn=False, lowram=False, highvram=False, torch_compile=False, dynamo_backend="inductor",
+               no_half_vae=False, vae_batch_size=1, fp8_base=False, fp8_base_unet=False, opt_channels_last=False,
+               cpu_offload_checkpointing=False, fused_backward_pass=False, skip_cache_check=False, cache_info=False),
+    **_ignored("pictures are read without worker processes", max_data_loader_n_workers=8,
+               persistent_data_loader_workers=False),
+    **_ignored("the losses are in the report and in the log", log_prefix=None, log_with=None, logging_dir=None,
+               log_tracker_name=None, log_tracker_config=None, wandb_api_key=None, wandb_run_name=None,
+               log_config=False, console_log_level=None, console_log_simple=False, console_log_file=None),
+    **_ignored("every checkpoint holds the whole state", save_state=False, save_state_on_train_end=False,
+               save_last_n_epochs_state=None, save_last_n_steps_state=None),
+    **_ignored("nothing is uploaded or downloaded", huggingface_repo_id=None, huggingface_repo_type=None,
+               huggingface_path_in_repo=None, huggingface_token=None, huggingface_repo_visibility=None,
+               async_upload=False, save_state_to_huggingface=False, resume_from_huggingface=False),
+    **_ignored("files go to the folder of the run: --output, or ComfyUI's models/loras", output_dir=None),
+    **_ignored("there are no regularisation pictures", prior_loss_weight=1.0),
+    **_ignored("samples are drawn with one sampler, so that they compare", sample_sampler="ddim"),
+    **_ignored("not kept", training_comment=None, metadata_title=None, metadata_author=None,
+               metadata_description=None, metadata_license=None, metadata_tags=None, metadata_usage_hint=None,
+               metadata_thumbnail=None, metadata_merged_from=None, metadata_trigger_phrase=None,
+               metadata_preprocessor=None, metadata_is_negative_embedding=None),
+    **_ignored("of schedules that are not done here", lr_scheduler_power=1, lr_decay_steps=0,
+               lr_scheduler_timescale=None, lr_scheduler_min_lr_ratio=None),
+    **_ignored("of losses and noises that are not done here", huber_schedule="snr", huber_c=0.1, huber_scale=1.0,
+               multires_noise_discount=0.3),
+    **_ignored("files are kept by epochs: save_last_n_epochs", save_last_n_steps=None),
+    **_ignored("there is no validation", validation_seed=None, validate_every_n_steps=None,
+               validate_every_n_epochs=None, max_validation_steps=None),
+    **_ignored("pictures are resized one way: averaged down, Lanczos up", resize_interpolation=None),
+    **_ignored("the tokenizer is ComfyUI's", tokenizer_cache_dir=None),
+    **_ignored("of torch's processes, where the defaults are kept", ddp_timeout=None,
+               ddp_gradient_as_bucket_view=False, ddp_static_graph=False),
+    **_ignored(_DEEPSPEED, zero_stage=2, offload_optimizer_device=None, offload_optimizer_nvme_path=None,
+               offload_param_device=None, offload_param_nvme_path=None, zero3_init_flag=False,
+               zero3_save_16bit_model=False, fp16_master_weights_and_gradients=False),
+    **_ignored("this is the configuration", config_file=None, output_config=False),
+    **_ignored("files are safetensors always", use_safetensors=False),
+    **_ignored("of base_weights, which is not done here", base_weights_multiplier=None),
+    **_ignored("of other models than SD 1.5", cache_text_encoder_outputs=False,
+               cache_text_encoder_outputs_to_disk=False, text_encoder_batch_size=None,
+               disable_mmap_load_safetensors=False, weighting_scheme="uniform", logit_mean=0.0, logit_std=1.0,
+               mode_scale=1.29, blocks_to_swap=None),
 
     # What can only be off, or the one thing that is done here.
-    **_only(_FALSE, _SD1, "v2", "sdxl", "v3", "flux"),
-    **_only(_FALSE, _LOSS, "scale_v_pred_loss_like_noise_pred", "debiased_estimation_loss", "zero_terminal_snr",
-            "masked_loss", "noise_offset_random_strength", "ip_noise_gamma_random_strength", "weighted_captions"),
-    **_only(_ZERO, _LOSS, "multires_noise_iterations", "adaptive_noise_scale", "ip_noise_gamma", "v_pred_like_loss"),
-    **_only(("l2",), _LOSS, "loss_type"),
-    **_only(_ZERO, "all 1000 timesteps are trained", "min_timestep"),
-    **_only((1000,), "all 1000 timesteps are trained", "max_timestep"),
-    **_only(("safetensors",), "other formats can run code when loaded", "save_model_as"),
-    **_only(_FALSE, "ranks, hashes and the cast stand in the metadata", "no_metadata"),
-    **_only(_ZERO, "files are saved by epochs: set save_every_n_epochs", "save_every_n_steps"),
-    **_only(_ZERO, "samples are drawn by epochs: set sample_every_n_epochs", "sample_every_n_steps"),
-    **_only(_FALSE, "samples are drawn after an epoch: set sample_every_n_epochs", "sample_at_first"),
-    **_only(_EMPTY, "kohya's state folders cannot be read: connect the LoHa to go on from", "resume"),
-    **_only(_FALSE, "set network_dim", "dim_from_weights"),
-    **_only(_ZERO, "the factors' norm is not limited: lower the learning rate", "scale_weight_norms"),
-    **_only(([],), "load and apply the LoHa to the model before training", "base_weights"),
-    **_only(_FALSE, "the factors are trained in fp32", "full_bf16"),
-    **_only(_EMPTY, "no schedule is loaded from other packages: set lr_scheduler", "lr_scheduler_type"),
-    **_only(([],), "set lr_warmup_steps and lr_scheduler_num_cycles", "lr_scheduler_args"),
-    **_only(_FALSE, "set optimizer_type to AdamW8bit", "use_8bit_adam"),
-    **_only(_FALSE, "set optimizer_type to Lion", "use_lion_optimizer"),
-    **_only(_EMPTY, "regularisation pictures are not trained on", "reg_data_dir"),
-    **_only(_EMPTY, "captions are read from text files", "in_json"),
-    **_only(_EMPTY, "no code is loaded from a configuration", "dataset_class"),
-    **_only(_EMPTY, "give the dataset's TOML to LoHa Training Data", "dataset_config"),
-    **_only(_FALSE, "the info output of LoHa Training Data shows the pictures", "debug_dataset"),
-    **_only(_FALSE, "several GPUs run through torchrun", "deepspeed"),
-    **_off(_FALSE, "is_reg", "color_aug", "random_crop", "enable_wildcard", "alpha_mask"),
-    **_off(("", False), "face_crop_aug_range"),
-    **_off(_EMPTY, "caption_suffix", "keep_tokens_separator", "secondary_separator", "metadata_file",
-           "conditioning_data_dir"),
-    **_off((",",), "caption_separator"),
-    **_off(_ZERO, "caption_dropout_every_n_epochs", "token_warmup_step"),
-    **_off((1,), "token_warmup_min"),
-    **_off((64,), "bucket_reso_steps"),
-    **_off((1, 1.0), "multiplier"),
+    **_refused(_SD1, v2=False, sdxl=False, v3=False, flux=False),
+    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, debiased_estimation_loss=False,
+               zero_terminal_snr=False, masked_loss=False, noise_offset_random_strength=False,
+               ip_noise_gamma_random_strength=False, weighted_captions=False, multires_noise_iterations=None,
+               adaptive_noise_scale=None, ip_noise_gamma=None, v_pred_like_loss=None, loss_type="l2"),
+    **_refused("all 1000 timesteps are trained", min_timestep=None),
+    "max_timestep": Key(Part.REFUSED, None, why="all 1000 timesteps are trained", off=(1000,)),
+    **_refused("other formats can run code when they are loaded", save_model_as="safetensors"),
+    **_refused("ranks, hashes and the cast stand in the metadata", no_metadata=False),
+    **_refused("files are kept by epochs", "Write save_every_n_epochs instead", save_every_n_steps=None,
+               save_n_epoch_ratio=None),
+    **_refused("samples are drawn after epochs", "Write sample_every_n_epochs instead", sample_every_n_steps=None,
+               sample_at_first=False),
+    **_refused("kohya's state folders cannot be read", _STATE, resume=None),
+    **_refused("a run goes on by itself", _STATE, skip_until_initial_step=False, initial_step=None),
+    "initial_epoch": Key(Part.REFUSED, None, why="a run goes on by itself", instead=_STATE, off=(1,)),
+    **_refused("the rank is not read out of a file", "Write network_dim instead", dim_from_weights=False),
+    **_refused("a LoHa's dropout is of ranks or modules", "Take it out, or write rank_dropout=… or module_dropout=… in "
+               "network_args", network_dropout=None),
+    **_refused("the factors' norm is not limited", "Take it out, and lower learning_rate if the loss rises",
+               scale_weight_norms=None),
+    **_refused("no other network is put into the model", "Take it out, and apply the LoHa before Train LoHa",
+               base_weights=None),
+    **_refused("the factors are trained in fp32", "Take it out; mixed_precision is of the forward pass",
+               full_fp16=False, full_bf16=False, fp16=False, bf16=False),
+    **_refused("no schedule is loaded from other packages", "Write lr_scheduler instead", lr_scheduler_type=None),
+    **_refused("schedules take no other arguments", "Write lr_warmup_steps and lr_scheduler_num_cycles instead",
+               lr_scheduler_args=None),
+    **_refused("an old name", "Write optimizer_type = \"AdamW8bit\" instead", use_8bit_adam=False),
+    **_refused("an old name", "Write optimizer_type = \"Lion\" instead", use_lion_optimizer=False),
+    **_refused("the run does not set pictures apart", validation_split=0.0),
+    **_refused("captions are read from text files", in_json=None),
+    **_refused("no code is loaded from a configuration", dataset_class=None),
+    **_refused("the info output of LoHa Training Data shows the pictures", debug_dataset=False),
+    **_refused(_DEEPSPEED, deepspeed=False),
+    **_refused_pictures("regularisation pictures are not trained on", reg_data_dir=None),
+    "is_reg": Key(Part.REFUSED_PICTURES, False, why="regularisation pictures are not trained on",
+                  instead="Leave this folder out of the dataset"),
+    **_refused_pictures("masks are not trained with", alpha_mask=False, conditioning_data_dir=None),
+    **_refused_pictures("pictures are trained as they are, mirrored with flip_aug at most", color_aug=False,
+                        random_crop=False, face_crop_aug_range=None),
+    **_refused_pictures(_TEXTS, enable_wildcard=False, caption_suffix=None, keep_tokens_separator=None,
+                        secondary_separator=None, caption_separator=",", caption_dropout_every_n_epochs=0,
+                        token_warmup_min=1, token_warmup_step=0, metadata_file=None, custom_attributes=None),
+    **_refused_pictures("buckets are multiples of 64", bucket_reso_steps=64),
+    **_refused_pictures("every picture counts as much as another", multiplier=1, network_multiplier=1.0),
+
+    # Of other programs: what they write beside kohya's keys, and kohya's scripts do not read.
+    **_ignored("of the program that wrote the file; kohya's scripts do not read it either", epoch=None,
+               noise_offset_type=None, stop_text_encoder_training=None, lr_restart_cycles=None,
+               easy_name=None, save_toml=False, save_toml_location=None, tag_occurrence=False,
+               save_tag_occurrence=False, tag_occurrence_location=None, tag_file_location=None, enable_preview=False,
+               name=None),
+    **_refused(_SD1, model_train_type="sd-lora"),
+    **_refused("a LoHa is trained here", train_mode="lora"),
+    **_refused("an inpainting model is another one than SD 1.5", train_inpainting=False),
 }
 
-# A dataset's TOML names its folders by these.
-SUBSET_KEYS = ("image_dir", "num_repeats", "class_tokens")
+
+def is_of_pictures(key: str) -> bool:
+    """Whether a training configuration's value of this key is for the pictures' options."""
+    return key in KEYS and KEYS[key].part in (Part.PICTURES, Part.CAPTIONS, Part.FOLDER, Part.REFUSED_PICTURES)

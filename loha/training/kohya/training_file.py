@@ -1,7 +1,7 @@
-"""kohya's training TOML, such as the model page prints, as `TrainingSettings`.
+"""A training configuration for kohya's scripts, such as the model page prints, as `TrainingSettings`.
 
-Every key ends in one of four places: honoured, ignored with a reason, listed as unknown, or an
-error where what it asks for cannot be done.
+Every key ends in one of five places: honoured, ignored with a reason, listed as not asked for or unknown, or refused
+where what it asks for cannot be done. All that is refused is said in one message.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ....text import show
 from ...errors import SettingsError
 from ..optimisation.optimisers import check_optimiser
 from ..settings.fields import coerced
-from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
-from .keys import KEYS, Key, Part
+from ..settings.hyper_parameters import KOHYA, MODEL_CARD, TrainingSettings
+from .configuration import Configuration, read_configuration
+from .findings import Findings, demand_nothing_refused
+from .keys import KEYS, Part, is_of_pictures
 from .network_args import network_settings
-from .toml import flatten, parse
+from .origins import default_lines
+from .toml import as_toml
 
 
 @dataclass(frozen=True)
@@ -26,86 +28,131 @@ class SettingsFile:
     """What a configuration said.
 
     Args:
-        settings: what it asks for, the page's values where it says nothing.
-        data: keys about the pictures, for `settings_dataset.data_options`; values as in the file.
-        ignored: key → why it changes nothing here.
-        unknown: keys that mean nothing to this trainer, in the file's order.
+        settings: what it asks for, and defaults where it says nothing.
+        data: keys about the pictures, for `dataset_file`; values as in the file.
+        given: the settings that the file names; the others are defaults.
+        has_dataset: whether folders of pictures are in it too, for `read_dataset`.
+        found: what else is to be said.
     """
 
     settings: TrainingSettings
     data: Mapping[str, Any] = field(default_factory=dict)
-    ignored: Mapping[str, str] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+    has_dataset: bool = False
+    found: Findings = field(default_factory=Findings)
 
     def lines(self) -> list[str]:
-        """`key: value` lines for a report; names from the file are escaped."""
-        return [
-            *(f"ignored: {show(key)}: {reason}" for key, reason in self.ignored.items()),
-            *(f"unknown: {show(key)}" for key in self.unknown),
-        ]
+        """`kind: …` lines for a report: where values came from, and what was not used; names are escaped."""
+        return [*default_lines(self.settings, self.given, self.settings.defaults, kohya_settings()),
+                *self.found.lines()]
 
 
-def read_settings(source: str) -> SettingsFile:
-    """Settings out of a TOML file's path or pasted TOML, sections in any order and under any name.
+def read_settings(source: str, defaults: str = MODEL_CARD) -> SettingsFile:
+    """Settings out of a configuration's path or pasted text, sections in any order and under any name.
+
+    Args:
+        defaults: whose values count where the file says nothing; its own key `defaults` goes before.
 
     Raises:
         FileError: the file cannot be read.
-        SettingsError: not TOML; a value of a wrong type or out of range; a key that cannot be
-            honoured; keys that exclude each other; a dataset's TOML.
+        SettingsError: neither TOML nor JSON; a dataset's TOML; or all that cannot be honoured, in one message:
+            values of a wrong type or out of range, keys that exclude each other or ask for what is not done here.
     """
-    tables = parse(source)
-    if "datasets" in tables:
+    configuration = read_configuration(source)
+    read = settings_of(configuration, defaults)
+    demand_nothing_refused((configuration.origin, read.found))
+    return read
+
+
+def settings_of(configuration: Configuration, defaults: str = MODEL_CARD) -> SettingsFile:
+    """The same of what has been read, with everything to refuse left in `configuration.found`.
+
+    Raises:
+        SettingsError: it holds a dataset and nothing of a training.
+    """
+    found = configuration.found
+    if not configuration.says_how_to_train:
         raise SettingsError(
-            "this is the TOML of a dataset ([[datasets]]): give it to LoHa Training Data, and a training "
-            "configuration here"
+            f"{configuration.origin} is the TOML of a dataset ([[datasets]]): give it to LoHa Training Data, or to "
+            "train.py with --dataset, and a training configuration here"
         )
-    values = flatten(tables, KEYS)
-    changes: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    ignored: dict[str, str] = {}
-    unknown: list[str] = []
+    data = {key: value for key, value in configuration.values.items() if is_of_pictures(key)}
+    values = found.asked_for({key: value for key, value in configuration.values.items() if key not in data})
+    already = len(found.refused)
+    given = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.RUN}
+    changes = kohya_settings() if given.get("defaults", defaults) == KOHYA else {"defaults": MODEL_CARD}
+    changes |= _checked(values, found)
+    changes |= _length(values, found)
+    if values.get("network_alpha") == 0:
+        changes["network_alpha"] = float(changes.get("network_rank", TrainingSettings.network_rank))
+    changes |= _parts(values, found)
+    network = network_settings(values, changes.get("network_rank", TrainingSettings.network_rank), found)
+    changes |= network
+    settings = TrainingSettings()
+    try:
+        if len(found.refused) == already:  # else what is left would contradict itself
+            settings = TrainingSettings(**coerced(TrainingSettings, changes))
+    except SettingsError as error:
+        found.refused.append(str(error))
+    try:
+        check_optimiser(changes.get("optimizer", settings.optimizer), changes.get("optimizer_args", ""))
+    except SettingsError as error:
+        found.refused.append(str(error))
+    if given.keys() & {"max_train_epochs", "max_train_steps"}:  # one decides over the other
+        given |= dict.fromkeys(("max_train_epochs", "max_train_steps"))
+    return SettingsFile(settings, MappingProxyType(data), frozenset((*given, *network)),
+                        bool(configuration.datasets), found)
+
+
+def kohya_settings() -> dict[str, Any]:
+    """The settings that a run of kohya's scripts has where nothing is chosen, as fields of `TrainingSettings`."""
+    rows = ((key, row, row.when_off if row.default is None else row.default)
+            for key, row in KEYS.items() if row.part is Part.RUN)
+    chosen = {row.field: _convert(key, value) for key, row, value in rows if value is not None}
+    return {**chosen, "max_train_epochs": 0, "defaults": KOHYA}
+
+
+def _checked(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
+    """Fields of `TrainingSettings` with values of their types, the other keys refused."""
+    checked: dict[str, Any] = {}
     for key, value in values.items():
-        row = KEYS.get(key)
-        if row is None:
-            unknown.append(key)
-        elif row.part is Part.ONLY:
-            _demand(key, row, value)
-        elif row.part is Part.RUN:
-            changes[row.field] = _CONVERTED[key](value) if key in _CONVERTED else value
-        elif row.part is Part.IGNORED:
-            ignored[key] = row.why
-        elif row.is_of_pictures:
-            data[key] = value
-    changes |= _parts(values) | network_settings(values)
-    settings = TrainingSettings(**coerced(TrainingSettings, changes))
-    check_optimiser(settings.optimizer, settings.optimizer_args)
-    return SettingsFile(settings, MappingProxyType(data), MappingProxyType(ignored), tuple(unknown))
+        row = KEYS[key]
+        if type(row.default) is bool and type(value) is not bool:
+            found.refuse(key, value, "expected true or false")
+        elif row.part is Part.RUN and not (key == "network_alpha" and value == 0):
+            try:
+                checked |= coerced(TrainingSettings, {row.field: _convert(key, value)})
+            except SettingsError as error:
+                found.refuse(key, value, str(error).removeprefix(f"{row.field}: "))
+    return checked
 
 
-def _demand(key: str, row: Key, value: Any) -> None:
-    if not any(type(value) is type(one) and value == one for one in row.allowed):
-        raise SettingsError(
-            f"{key} = {show(repr(value))} cannot be honoured: {row.why}. Take the key out, or set it to "
-            f"{show(repr(row.allowed[0]))}."
-        )
+def _length(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
+    """Steps alone count by themselves; where epochs are given too, kohya's scripts overwrite the steps."""
+    if "max_train_epochs" in values:
+        if "max_train_steps" in values:
+            found.note(f"max_train_steps = {as_toml(values['max_train_steps'])} is not looked at: max_train_epochs "
+                       "counts, as in kohya's scripts")
+        return {"max_train_steps": 0}
+    return {"max_train_epochs": 0} if "max_train_steps" in values else {}
 
 
-def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
+def _parts(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     """Which of U-Net and text encoder are trained."""
     unet_only = values.get("network_train_unet_only", False)
     text_only = values.get("network_train_text_encoder_only", False)
-    for key, value in (("network_train_unet_only", unet_only), ("network_train_text_encoder_only", text_only)):
-        if type(value) is not bool:
-            raise SettingsError(f"{key}: expected true or false, found {show(repr(value))}")
-    if unet_only and text_only:
-        raise SettingsError(
-            "network_train_unet_only and network_train_text_encoder_only exclude each other: keep one"
-        )
+    if unet_only is True and text_only is True:
+        found.refuse("network_train_unet_only", True, "excludes network_train_text_encoder_only = true: keep one")
+        return {}
     # A learning rate of zero trains a part as little as leaving it out does.
     return {
         "train_unet": not text_only and values.get("unet_lr") != 0,
         "train_text_encoder": not unet_only and values.get("text_encoder_lr") != 0,
     }
+
+
+def _convert(key: str, value: Any) -> Any:
+    return _CONVERTED[key](value) if key in _CONVERTED else value
 
 
 def _chosen(names: Mapping[Any, str]) -> Callable[[Any], Any]:
@@ -122,15 +169,14 @@ def _optimizer_args(value: Any) -> Any:
 def _sample_prompts(value: Any) -> Any:
     """kohya takes a file's path here, which would be drawn as a prompt."""
     if isinstance(value, str) and value.strip().lower().endswith((".txt", ".toml", ".json")):
-        raise SettingsError(f"sample_prompts: {show(repr(value))} is a file, and none is opened from a configuration: "
-                            "write the prompts here, as a list")
-    return "\n".join(value) if isinstance(value, list) else value
+        raise SettingsError("a file, and none is opened from a configuration: write the prompts here, as a list")
+    return "\n".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _warmup(value: Any) -> Any:
     """kohya takes a fraction of the run below 1; how long the run is, is not known here."""
     if isinstance(value, float) and not value.is_integer():
-        raise SettingsError(f"lr_warmup_steps: {value} is a fraction; give a whole number of steps")
+        raise SettingsError("a fraction of the run: give a whole number of steps")
     return int(value) if isinstance(value, float) else value
 
 

@@ -66,8 +66,8 @@ def run_length(settings: TrainingSettings, batches_per_epoch: int) -> tuple[int,
         SettingsError: a warm-up that leaves no step.
     """
     steps_per_epoch = math.ceil(batches_per_epoch / settings.gradient_accumulation_steps)
-    total = settings.max_train_epochs * steps_per_epoch
-    total = min(total, settings.max_train_steps or total)
+    by_epochs = settings.max_train_epochs * steps_per_epoch
+    total = min(by_epochs or settings.max_train_steps, settings.max_train_steps or by_epochs)
     check_warmup(settings.lr_warmup_steps, total)
     return steps_per_epoch, total
 

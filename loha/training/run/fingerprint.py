@@ -19,7 +19,7 @@ from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 # What may differ between a run and its continuation without changing any step.
 FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
-        "gradient_checkpointing"}
+        "gradient_checkpointing", "defaults"}
 # Schedules that do not look at how long the run is.
 ENDLESS = (MODEL_CARD, "constant")
 # Of a picture's row: hashes of its name, its file and its caption, and its bucket's width and height.

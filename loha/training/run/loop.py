@@ -166,11 +166,10 @@ class Training:
 
     def learning_rates(self) -> list[float]:
         """Of the first parameter group, at each step done, as planned."""
-        settings = self._settings
         return schedules.curve(
-            settings.lr_scheduler, learning_rate=self._peak,
-            steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps, warmup=settings.lr_warmup_steps,
-            cycles=settings.lr_num_cycles)[:self.done]
+            self._settings.lr_scheduler, learning_rate=self._peak, steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps, warmup=self._settings.lr_warmup_steps,
+            cycles=self._settings.lr_num_cycles)[:self.done]
 
     @property
     def _optimiser_name(self) -> str:
@@ -222,7 +221,8 @@ class Training:
         if has_gradients:
             self._scaler.step(self._optimiser)
             self._scaler.update()
-        self._schedule.step()
+        if math.isfinite(norm):  # else the scaler left the step out, and the schedule waits, as accelerate's
+            self._schedule.step()
         self._optimiser.zero_grad(set_to_none=True)
         self.losses.append(loss)
         self.done += 1
@@ -231,6 +231,7 @@ class Training:
 
     def _gradients(self, group: list[Batch], stop: bool) -> Tensor:
         """This process's share of a step's gradients, left in the parameters; its share of the loss, and `stop`."""
+        batches = self._settings.gradient_accumulation_steps
         total = torch.zeros((), device=self._models.device)
         try:
             for position, whole in enumerate(group):
@@ -238,11 +239,11 @@ class Training:
                 part = whole.part(self._world.rank, self._world.size)
                 if len(part):
                     losses = self._batch_losses(part)
-                    # Each process's share of the mean over the whole batch: shares are then summed.
-                    loss = losses.sum() / (len(whole) * len(group))
+                    # A share of the batch's mean. As in accelerate, a smaller last group is divided as a whole one.
+                    loss = losses.sum() / (len(whole) * batches)
                     if loss.requires_grad:  # not where module dropout left no module
                         self._scaler.scale(loss).backward()
-                    total += loss.detach()
+                    total += loss.detach() * (batches / len(group))
         except Exception as error:
             self._tell_the_others(error)
             raise

@@ -7,6 +7,7 @@ nested values as JSON. No path of the person's disk goes into a file, names of f
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -54,7 +55,7 @@ def training_metadata(settings: TrainingSettings, data: TrainingData, run: RunFa
 
     `shinymas_cast` is JSON: `{"version": 1, "characters": [{"name", "cards", "tags"}]}`.
     """
-    stated = _network(settings) | _course(settings, run) | _pictures(data, run) | _model(settings, run)
+    stated = _network(settings) | _course(settings, data, run) | _pictures(data, run) | _model(settings, run)
     named = {f"ss_{key}": value for key, value in stated.items()}
     named |= {f"modelspec.{key}": value for key, value in _modelspec(settings, data, run).items()}
     named["shinymas_cast"] = _cast(data)
@@ -82,7 +83,8 @@ def _network(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def _course(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
+def _course(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> dict[str, Any]:
+    steps_per_epoch = math.ceil(data.batches_per_epoch(run.processes) / settings.gradient_accumulation_steps)
     return {
         "learning_rate": settings.learning_rate,
         "unet_lr": settings.unet_learning_rate if settings.train_unet else None,
@@ -99,7 +101,7 @@ def _course(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
         "max_token_length": settings.max_token_length,
         "mixed_precision": "no" if run.precision == "fp32" else run.precision,
         "seed": settings.seed,
-        "num_epochs": settings.max_train_epochs,
+        "num_epochs": math.ceil(run.total_steps / steps_per_epoch),
         "max_train_steps": run.total_steps,
         "epoch": run.epoch,
         "steps": run.steps,

@@ -12,7 +12,7 @@ from .fields import check, option
 
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
-MODEL_CARD = "model card"
+MODEL_CARD, KOHYA = "model card", "kohya"
 SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear")
 PRECISIONS = ("fp16", "bf16", "fp32")
 MAX_SEED = 2**63 - 1
@@ -67,7 +67,8 @@ class TrainingSettings:
         0, "Steps of linear warm-up; the page's schedule has its own.", low=0, high=10_000_000)
     lr_num_cycles: int = option(1, "Cycles of cosine_with_restarts.", low=1, high=1000)
 
-    max_train_epochs: int = option(31, "Times through the pictures.", low=1, high=100_000)
+    max_train_epochs: int = option(
+        31, "Times through the pictures; 0: as often as max_train_steps takes.", low=0, high=100_000)
     max_train_steps: int = option(
         0, "Stop after this many steps whatever the epochs; 0: by epochs alone.", low=0, high=100_000_000)
     gradient_accumulation_steps: int = option(1, "Batches to one optimiser step.", low=1, high=1024)
@@ -90,6 +91,9 @@ class TrainingSettings:
     sample_prompts: str = option("", "One prompt a line, drawn with fixed seeds.")
     base_model: str = option("", "The checkpoint trained on: read by the command line, noted in the file.")
     vae: str = option("", "Another VAE than the checkpoint's: read by the command line.")
+    defaults: str = option(
+        MODEL_CARD, "Whose values count where a configuration names none; without one every widget is a value.",
+        choices=(MODEL_CARD, KOHYA))
 
     def __post_init__(self) -> None:
         check(self)
@@ -97,6 +101,8 @@ class TrainingSettings:
             raise SettingsError(
                 "train_unet and train_text_encoder are both off: nothing is left to train. Turn one on."
             )
+        if not (self.max_train_epochs or self.max_train_steps):
+            raise SettingsError("max_train_epochs and max_train_steps are both 0: say how long to train")
         if self.learning_rate == 0 and not (self.unet_lr or self.text_encoder_lr):
             raise SettingsError("learning_rate: 0 trains nothing; the page's v2.0 has 0.001")
         if self.lr_scheduler == MODEL_CARD and self.lr_warmup_steps:
