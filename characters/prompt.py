@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..text import show
 from .catalogue import Cast, Character, fold, name_keys
+from .chosen import chosen_tags
 from .errors import PromptError
 from .parts import Entry, Part, join, network_notes, parts_of, twice, typed_entries
 from .people import count, count_word, full_names, is_count, mend, names_of
@@ -28,18 +29,22 @@ _FEW_CARDS = 10
 
 @dataclass(frozen=True)
 class Prompt:
-    """What goes to the text encoder, for whom, and what a person should know of it."""
+    """What goes to the text encoder, for whom, and what a person should know of it.
+
+    `own` are the character's own tags: the chosen ones, else those that `tag_set` put in.
+    """
 
     positive: str
     negative: str
     character: Character
     notes: tuple[str, ...] = ()
+    own: tuple[Tag, ...] = ()
 
 
 def build(
     cast: Cast, character: Character, *, version: str = "v2.1", tag_set: str = "identity",
     max_tags: int = 20, weight: float = 1.0, before: str = "", after: str = "", exclude: str = "",
-    previous: str = "", others: Iterable[Cast] = (),
+    previous: str = "", others: Iterable[Cast] = (), tags: str = "",
 ) -> Prompt:  # fmt: skip
     """Return `previous, before, trigger, tags, after` as one prompt without duplicates.
 
@@ -52,6 +57,7 @@ def build(
             character's prompt, with which this one shares the picture. The syntax of other programs in it is
             kept to the letter, and a `BREAK`, `AND` or `COUPLE(…)` ends the part in which a tag stands once.
         others: further casts whose characters may stand in `previous`.
+        tags: a choice of her tags (see `chosen_tags`) that takes the place of `tag_set` and `max_tags`.
 
     Raises PromptError where the model version does not know the character, or on an unusable value.
     """
@@ -73,12 +79,13 @@ def build(
         notes += part.settle(several, excluded, cast.withheld)
     # Typed tags came first, so that a weight somebody gave wins over the list's plain tag.
     taken = _Taken(parts[mine], {trigger.key}, excluded, cast.withheld, people[mine], max(people))
-    own = taken.take(_candidates(character, tag_set), max_tags)
-    number = taken.take(["1girl"], 1) if people[mine] > 1 else []
+    chosen, said = chosen_tags(tags, character, cast.withheld)
+    own = taken.take(map(plain, _candidates(character, tag_set)), max_tags) if chosen is None else taken.take(chosen)
+    number = taken.take([plain("1girl")], 1) if people[mine] > 1 else []
     middle = [Entry("", Piece(str(tag), (tag,)), [tag]) for tag in (*number, *([name] if name else []), *own)]
     positive = join((*ahead, *middle, *entries[len(ahead):]))
-    notes = (*_likeness(cast, character, version), *notes, *network_notes(entries))
-    return Prompt(positive, NEGATIVE, character, notes)
+    notes = (*_likeness(cast, character, version), *notes, *said, *network_notes(entries))
+    return Prompt(positive, NEGATIVE, character, notes, tuple(own) if chosen is None else chosen)
 
 
 def _name(part: Part, trigger: Tag, weight: float, character: Character) -> tuple[Tag | None, list[str]]:
@@ -113,11 +120,11 @@ class _Taken:
     people: int
     everywhere: int
 
-    def take(self, texts: Iterable[str], limit: int) -> list[Tag]:
+    def take(self, tags: Iterable[Tag], limit: float = math.inf) -> list[Tag]:
         seen = self.seen | self.part.keys()
         word = count_word(self.people, [tag for tags in self.part.said().values() for tag in tags])
         taken: list[Tag] = []
-        for tag in map(plain, texts):
+        for tag in tags:
             mended = None if tag.key == "solo" and self.everywhere > 1 else mend(tag, self.people, word)
             if len(taken) >= limit:
                 break

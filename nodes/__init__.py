@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..patcher.messages import see_prompts
 from ..text import let_consoles_escape
+from . import live
 from .apply import ApplyLoha
 from .hook import LohaHookNode
 from .load import LoadLoha
@@ -20,6 +21,7 @@ from .training import LohaTrainingData, LohaTrainingSettings, TrainLoha
 class ShinyMasExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         let_consoles_escape()
+        live.serve()
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         register_folders()
         return [

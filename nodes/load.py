@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import lru_cache
 
 from comfy_api.latest import io
 
 from ..loha import FileError, files, report
 from ..patcher import loras
 from ..patcher.comfyui import schema
-from .model_version import version_lines
+from .model_version import FileSays, version_lines
 
 LohaType = io.Custom("SHINYMAS_LOHA")
 
@@ -58,6 +59,16 @@ class LoadLoha(io.ComfyNode):
         loha = files.read(loras.find(lora_name))
         info = "\n".join(report.file_lines(loha) + version_lines(loha) + report.hash_lines(loha))
         return io.NodeOutput(loha, info, ui={"text": [info]})
+
+
+def says(name: str) -> FileSays:
+    """What a file of the list tells of its names, read once as long as it stays. Raises FileError."""
+    return _says(loras.find(name), _stamp(name))
+
+
+@lru_cache(maxsize=16)
+def _says(path: str, stamp: tuple) -> FileSays:
+    return FileSays.of(files.read(path))
 
 
 def _stamp(name: str) -> tuple:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import folder_paths
 
@@ -24,9 +26,20 @@ def version_lines(loha: Loha) -> list[str]:
     return ["version: not recognised"]
 
 
-def names_of(loha: Loha | None, casts: Casts, chosen: Cast, version: str) -> FileNames:
+class FileSays(NamedTuple):
+    """What of a LoHa tells how it calls people: its hash, "" where it was never saved, and its metadata."""
+
+    sha256: str
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of(cls, loha: Loha | None) -> FileSays | None:
+        return None if loha is None else cls(loha.source.sha256 if loha.source else "", loha.metadata)
+
+
+def names_of(says: FileSays | None, casts: Casts, chosen: Cast, version: str) -> FileNames:
     """What the connected LoHa says of its names; what the chosen version says without one."""
-    if loha is None:
+    if says is None:
         return FileNames(version)
     others = (cast for cast in casts.by_name.values() if cast is not chosen)
-    return names_in_file((chosen, *others), version, loha.source.sha256 if loha.source else "", loha.metadata)
+    return names_in_file((chosen, *others), version, *says)

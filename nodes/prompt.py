@@ -10,12 +10,12 @@ import folder_paths
 from comfy_api.latest import io
 
 from .. import characters
-from ..characters import DEFAULT_CAST, Cast, CastError, Casts, parse
+from ..characters import DEFAULT_CAST, Cast, CastError, Casts, Prompt, parse
 from ..loha import Loha
-from ..patcher.comfyui import checks_choices, schema, with_extra
+from ..patcher.comfyui import checks_choices, schema
 from ..text import show
 from .load import LohaType
-from .model_version import names_of
+from .model_version import FileSays, names_of
 
 _log = logging.getLogger("shinymas-loha")
 _SELECTED, _RANDOM = "selected", "random"
@@ -63,13 +63,14 @@ class CharacterPrompt(io.ComfyNode):
                              tooltip="Chooses the character when pick is random; without effect otherwise."),
                 io.String.Input("previous", optional=True, force_input=True,
                                 tooltip="The positive prompt of another character, to draw both in one picture."),
-                with_extra(
-                    io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
-                                   tooltip="The cast that the character is from. Your own casts are the .yaml files in "
-                                           "the folder 'shinymas' of ComfyUI's user directory."),
-                    shinymas_problems=list(casts.problems)),
+                io.Combo.Input("cast", options=list(casts.by_name), default=DEFAULT_CAST, optional=True,
+                               tooltip="The cast that the character is from. Your own casts are the .yaml files in "
+                                       "the folder 'shinymas' of ComfyUI's user directory."),
                 LohaType.Input("loha", optional=True,
                                tooltip="The LoHa in use: what it says of its names counts before model_version."),
+                io.String.Input("tags", default="", optional=True,
+                                tooltip="Which of her tags, in place of tag_set and max_tags, as the tag picker writes "
+                                        "them: Kazano Hiori: black hair, (mole:1.2). Empty: those of tag_set."),
             ],
             outputs=[
                 io.String.Output("positive", display_name="positive", tooltip="The prompt, for CLIP Text Encode."),
@@ -104,27 +105,40 @@ class CharacterPrompt(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, character: str, model_version: str, tag_set: str, max_tags: int, weight: float,
-                before: str, after: str, exclude: str, pick: str, seed: int,
-                previous: str = "", cast: str = DEFAULT_CAST, loha: Loha | None = None) -> io.NodeOutput:
+    def execute(cls, loha: Loha | None = None, **widgets) -> io.NodeOutput:
         casts = load_casts()
-        names = names_of(loha, casts, casts.get(cast), model_version)
-        if pick == _RANDOM:
-            chosen, notes = casts.get(cast), ()
-            who = characters.pick(chosen.members(names.version), seed)
-        else:
-            found = casts.find(cast, character)
-            chosen, who, notes = found.cast, found.character, found.notes
-        prompt = characters.build(
-            names.cast_for(chosen, who), who, version=names.version, tag_set=tag_set, max_tags=max_tags, weight=weight,
-            before=before, after=after, exclude=exclude, previous=previous or "", others=casts.by_name.values(),
-        )
+        prompt, notes = write(casts, FileSays.of(loha), **widgets)
         for problem in casts.problems:
             _log.warning("%s", problem)
         # Apart from the text, which people copy.
-        said = {"text": [prompt.positive], "notes": [*names.notes, *notes, *prompt.notes],
-                "problems": list(casts.problems)}
+        said = {"text": [prompt.positive], "notes": notes, "problems": list(casts.problems)}
+        who = prompt.character
         return io.NodeOutput(prompt.positive, prompt.negative, who.name, who.cards or 0, ui=said)
+
+
+def write(casts: Casts, says: FileSays | None, *, character: str, model_version: str, tag_set: str, max_tags: int,
+          weight: float, before: str, after: str, exclude: str, pick: str, seed: int, previous: str = "",
+          cast: str = DEFAULT_CAST, tags: str = "") -> tuple[Prompt, list[str]]:
+    """The prompt that the node writes with these inputs, and all there is to know of it.
+
+    Args:
+        says: what the connected LoHa tells, None without one.
+
+    Raises CastError.
+    """
+    names = names_of(says, casts, casts.get(cast), model_version)
+    if pick == _RANDOM:
+        chosen, notes = casts.get(cast), ()
+        who = characters.pick(chosen.members(names.version), seed)
+    else:
+        found = casts.find(cast, character)
+        chosen, who, notes = found.cast, found.character, found.notes
+    prompt = characters.build(
+        names.cast_for(chosen, who), who, version=names.version, tag_set=tag_set, max_tags=max_tags, weight=weight,
+        before=before, after=after, exclude=exclude, previous=previous or "", others=casts.by_name.values(),
+        tags=tags or "",
+    )
+    return prompt, [*names.notes, *notes, *prompt.notes]
 
 
 class Choice(str):

@@ -19,7 +19,7 @@ from ..loha import Loha
 from ..patcher.comfyui import checks_choices, schema
 from ..patcher.regional_prompts import METHODS, encode, latent_size, regional
 from .load import LohaType
-from .model_version import names_of
+from .model_version import FileSays, names_of
 from .prompt import Choice, load_casts, unlisted_choice
 
 _log = logging.getLogger("shinymas-loha")
@@ -116,20 +116,32 @@ class Scene(io.ComfyNode):
         if latent is not None:
             width, height = latent_size(model, latent)
         casts = load_casts()
-        names = names_of(loha, casts, casts.get(cast), model_version)
-        planned = scene.plan(people, shared, _finder(casts, cast, names), version=names.version,
-                             tag_set=tag_set)
+        planned, notes = plan(casts, FileSays.of(loha), people, shared, model_version, tag_set, cast)
         scale = _LATENT_SCALE if method == METHODS[0] else 1
         masks = scene.region_masks(planned.boxes, math.ceil(width / scale), math.ceil(height / scale), feather)
         regions = planned.regions(len(masks))
         model, positive = regional(model, clip, [region.text for region in regions], masks, method)
-        text = _shown(regions)
+        text = shown(regions)
         layout = torch.from_numpy(scene.draw(planned.people, width, height, feather)).float() / 255
         for problem in casts.problems:
             _log.warning("%s", problem)
         # Apart from the text, which people copy.
-        said = {"text": [text], "notes": [*names.notes, *planned.notes], "problems": list(casts.problems)}
+        said = {"text": [text], "notes": notes, "problems": list(casts.problems)}
         return io.NodeOutput(model, positive, encode(clip, negative), text, layout[None], ui=said)
+
+
+def plan(casts: Casts, says: FileSays | None, people: str, shared: str, model_version: str, tag_set: str,
+         cast: str = DEFAULT_CAST) -> tuple[scene.Scene, list[str]]:
+    """The scene that the node draws with these inputs, and all there is to know of it.
+
+    Args:
+        says: what the connected LoHa tells, None without one.
+
+    Raises CastError.
+    """
+    names = names_of(says, casts, casts.get(cast), model_version)
+    planned = scene.plan(people, shared, _finder(casts, cast, names), version=names.version, tag_set=tag_set)
+    return planned, [*names.notes, *planned.notes]
 
 
 def _finder(casts: Casts, cast: str, names: FileNames) -> Callable[[str], Found]:
@@ -142,7 +154,7 @@ def _finder(casts: Casts, cast: str, names: FileNames) -> Callable[[str], Found]
     return find
 
 
-def _shown(regions: tuple[scene.Region, ...]) -> str:
+def shown(regions: tuple[scene.Region, ...]) -> str:
     """One region's prompt as it is; several, each behind whose it is and where."""
     if len(regions) == 1:
         return regions[0].text

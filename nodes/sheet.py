@@ -257,6 +257,11 @@ def _square(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((_THUMBNAIL,) * 2, Image.Resampling.LANCZOS)
 
 
+def thumbnails(own: Path, cast: str) -> dict[str, int]:
+    """Who of a cast has a thumbnail in a person's own folder: her name → when it was written, in seconds."""
+    return {path.stem: int(path.stat().st_mtime) for path in (own / "thumbnails" / cast).glob("*.webp")}
+
+
 def _users_own() -> Path:
     """Where the browser finds and keeps what is a person's own: ComfyUI serves it as /userdata."""
     return Path(folder_paths.get_user_directory()) / "default" / "shinymas"

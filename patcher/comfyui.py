@@ -70,12 +70,6 @@ def folded(item: io.Input) -> io.Input:
     return item
 
 
-def with_extra(item: io.Input, **extra: Any) -> io.Input:
-    """The same input, with more for the pack's own script in the browser to read."""
-    item.extra_dict.update(extra)
-    return item
-
-
 @lru_cache(maxsize=1)
 def checks_choices() -> bool:
     """Whether ComfyUI refuses a choice that is not in its list for nodes of this kind too: 0.3.75 does not."""

@@ -1,10 +1,13 @@
-"""What goes between ComfyUI's server and a person: words under a node and in the log, and what is sent to be run."""
+"""What goes between ComfyUI's server and a person: words under a node and in the log, what is sent to run, routes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
 
 _log = logging.getLogger("shinymas-loha")
 
@@ -33,3 +36,18 @@ def see_prompts(handle: Callable[[dict], dict]) -> None:
     from server import PromptServer
 
     PromptServer.instance.add_on_prompt_handler(handle)
+
+
+def add_route(method: str, path: str, answer: Callable[[web.Request], Awaitable[web.Response]]) -> None:
+    """Let ComfyUI's server answer on `path` too; before it starts."""
+    from server import PromptServer
+
+    PromptServer.instance.routes.route(method, path)(answer)
+
+
+def user_folder(request: web.Request) -> Path:
+    """The pack's folder among the files of whoever asks, which ComfyUI serves as /userdata; it may not exist."""
+    from server import PromptServer
+
+    manager = PromptServer.instance.user_manager
+    return Path(manager.get_request_user_filepath(request, "shinymas", create_dir=False))

@@ -5,9 +5,10 @@ writes the prompts, `layout` draws the plan. No torch, no ComfyUI.
 """
 
 from .boxes import Box
-from .layout import draw
-from .lines import MAX_PEOPLE
+from .layout import draw, hex_colour
+from .lines import MAX_PEOPLE, read_fields
 from .masks import region_masks
 from .texts import Region, Scene, plan
 
-__all__ = ["MAX_PEOPLE", "Box", "Region", "Scene", "draw", "plan", "region_masks"]
+__all__ = ["MAX_PEOPLE", "Box", "Region", "Scene", "draw", "hex_colour", "plan", "read_fields",
+           "region_masks"]

@@ -27,7 +27,7 @@ def draw(people: Sequence[Region], width: int, height: int, feather: float = 0.0
     """
     scale = min(1.0, _LONGEST / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    colours = [_colour(region.who, number) for number, region in enumerate(people)]
+    colours = [tuple(bytes.fromhex(hex_colour(region.who, number))) for number, region in enumerate(people)]
     masks = region_masks([region.box for region in people], *size, feather)
     mixed = np.einsum("rhw,rc->hwc", masks, np.array([*colours, _REST][:len(masks)], dtype=np.float32))
     picture = Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
@@ -53,9 +53,9 @@ def _label(pen: ImageDraw.ImageDraw, region: Region, ink: tuple[int, int, int], 
             return
 
 
-def _colour(who: Character | None, number: int) -> tuple[int, int, int]:
-    text = (who.colour if who else "") or _COLOURS[number % len(_COLOURS)]
-    return tuple(bytes.fromhex(text))
+def hex_colour(who: Character | None, number: int) -> str:
+    """Her colour, or one that tells the region of this number from the others."""
+    return (who.colour if who else "") or _COLOURS[number % len(_COLOURS)]
 
 
 def _readable(colour: tuple[int, int, int]) -> tuple[int, int, int]:

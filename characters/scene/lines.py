@@ -34,7 +34,7 @@ def read_lines(text: str) -> tuple[Line, ...]:
     """
     if len(text) > MAX_TEXT:
         raise PromptError(f"people: {len(text)} characters; a scene has at most {MAX_TEXT}")
-    filled = {number: _fields(line) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+    filled = read_fields(text)
     if not filled:
         raise PromptError(f"people: nobody is in the scene; write a line for each, such as 'Kazano Hiori | left', or "
                           f"in full {_FORM}")
@@ -46,6 +46,11 @@ def read_lines(text: str) -> tuple[Line, ...]:
     boxes = place({number: fields[1] for number, fields in filled.items()})
     return tuple(Line(number, name, box, tags, _weight(number, weight))
                  for (number, (name, _, tags, weight)), box in zip(filled.items(), boxes, strict=True))
+
+
+def read_fields(text: str) -> dict[int, list[str]]:
+    """The number of each line that is filled → its fields as typed, at least four."""
+    return {number: _fields(line) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
 
 
 def _fields(line: str) -> list[str]:

@@ -74,7 +74,7 @@ def build(version: Version) -> dict:
         widgets={"character": "Kazano Hiori", "model_version": version.name, "tag_set": "identity", "max_tags": 20,
                  "weight": 1.0, "before": "masterpiece, best quality", "after": "looking at viewer, outdoors, blue sky",
                  "exclude": "", "pick": "selected", "seed": 0, "control_after_generate": "fixed",
-                 "cast": "shinymas"},
+                 "cast": "shinymas", "tags": ""},
         links={"loha": (loha, "loha")})
 
     skip = graph.node("CLIPSetLastLayer", sampling.box(62), title="Clip skip 2",

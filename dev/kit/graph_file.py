@@ -43,7 +43,7 @@ KINDS = {
         inputs=[("previous", "STRING"), ("loha", "SHINYMAS_LOHA")],
         outputs=[("positive", "STRING"), ("negative", "STRING"), ("character", "STRING"), ("cards", "INT")],
         widgets=["character", "model_version", "tag_set", "max_tags", "weight", "before", "after", "exclude",
-                 "pick", "seed", "control_after_generate", "cast"], origin=PACK),
+                 "pick", "seed", "control_after_generate", "cast", "tags"], origin=PACK),
     "ShinyMasScene": Kind(
         inputs=[("model", "MODEL"), ("clip", "CLIP"), ("loha", "SHINYMAS_LOHA"), ("latent", "LATENT")],
         outputs=[("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("text", "STRING"),

@@ -1,4 +1,4 @@
-"""The Character Prompt in the page: what it shows of a run and of a refusal, and what a new one is set to."""
+"""The Character Prompt in the page: what it shows around a run and a refusal, and what a new one is set to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kit.workspace import ROOT
 GRAPH = ROOT / "workflows" / "shinymas-v2.1.json"
 _BOX = """() => {
     const node = app.graph.nodes.find((node) => node.type === "ShinyMasCharacterPrompt");
-    const view = node.widgets.find((widget) => widget.name === "shinymas_said");
-    const [head, area, notes] = view.element.children;
-    return { head: head.textContent, text: area.value, notes: notes.textContent };
+    const { element } = node.widgets.find((widget) => widget.name === "shinymas_said");
+    const text = (name) => element.querySelector(`.shinymas-${name}`).textContent;
+    return { head: text("head"), text: element.querySelector("textarea").value, notes: text("notes") };
 }"""
 _QUEUE = "() => app.queuePrompt(0).then(() => Object.values(app.lastNodeErrors ?? {}).flatMap((node) => node.errors))"
 _NEW = """(type) => {
@@ -53,22 +53,26 @@ def box(front_end):
     return front_end.page.evaluate(_BOX)
 
 
-def test_notes_stand_below_and_a_refusal_empties_the_box(prompt_alone):
+def test_a_run_says_what_stood_there_and_a_refusal_too(prompt_alone):
     prompt_alone.set_widget("ShinyMasCharacterPrompt", "character", "Ikaruga Luca")
     prompt_alone.set_widget("ShinyMasCharacterPrompt", "after", "<lora:x:1>")
-    prompt_alone.run()
+    prompt_alone.page.wait_for_function(f"() => ({_BOX})().text.endsWith('<lora:x:1>')")
     said = box(prompt_alone)
-    assert said["text"].startswith("masterpiece, best quality, Ikaruga Luca, ") and said["text"].endswith("<lora:x:1>")
+    assert said["text"].startswith("masterpiece, best quality, Ikaruga Luca, ")
     assert said["notes"].splitlines()[0].startswith("warning: Ikaruga Luca was learnt from 4 cards only")
     assert said["notes"].splitlines()[1].startswith("lora: '<lora:x:1>' does nothing in ComfyUI")
+
+    (shown,) = [one["text"] for one in prompt_alone.run().values() if "notes" in one]
+    assert shown == [said["text"]] and box(prompt_alone) == said
 
     prompt_alone.set_widget("ShinyMasCharacterPrompt", "model_version", "v1.0")
     error, = prompt_alone.page.evaluate(_QUEUE)
     assert error["details"].startswith("character - v1.0 does not know Ikaruga Luca")
-    assert box(prompt_alone) == {"head": "", "text": "", "notes": ""}
+    prompt_alone.page.wait_for_function(f"() => ({_BOX})().text === ''")
+    refused = box(prompt_alone)
+    assert error["details"] == f"character - {refused['head']}" and refused["notes"] == ""
 
     prompt_alone.set_widget("ShinyMasCharacterPrompt", "model_version", "v2.1")
-    prompt_alone.run()
     prompt_alone.page.wait_for_function(f"text => ({_BOX})().text === text", arg=said["text"])
 
 
@@ -85,9 +89,9 @@ def test_a_broken_cast_is_told_when_the_lists_are_read(prompt_alone, front_end):
     broken.write_text("version: 1\ncharacters: 5\n", encoding="utf-8")
     try:
         prompt_alone.page.evaluate("() => app.refreshComboInNodes()")
-        assert box(prompt_alone)["head"] == (
-            "cast file left out: bad.yaml, line 2: characters: must be a list, such as [one, two]")
+        prompt_alone.page.wait_for_function(f"text => ({_BOX})().head === text", arg=(
+            "cast file left out: bad.yaml, line 2: characters: must be a list, such as [one, two]"))
     finally:
         broken.unlink()
     prompt_alone.page.evaluate("() => app.refreshComboInNodes()")
-    assert box(prompt_alone)["head"] == ""
+    prompt_alone.page.wait_for_function(f"() => ({_BOX})().head === ''")

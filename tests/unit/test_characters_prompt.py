@@ -174,3 +174,23 @@ def test_never_more_tags_than_asked_for(character, limit, tag_set):
     prompt = build(CAST, character, tag_set=tag_set, max_tags=limit).positive
     assert len(split(prompt)) <= limit + 1
     assert {tag.key for tag in split(prompt)} <= {*character.tags, character.name.lower()}
+
+
+@pytest.mark.parametrize(("tags", "own", "notes"), [
+    ("Kazano Hiori: smile, (mole:1.2)", "smile, (mole:1.2)", ()),
+    ("smile, Skirt", "smile, skirt", ()),
+    ("hiori kazano: smile", "smile", ()),
+    ("Kazano Hiori:", "", ()),
+    ("Sakuragi Mano: smile", None,
+     ("tags: they were chosen for Sakuragi Mano; Kazano Hiori has those of tag_set",)),
+    ("blue hat", None, ("tags: 'blue hat' is not one of Kazano Hiori's; type it into after",)),
+    ("smile, BREAK, :3", "smile", ("tags: 'BREAK' is not one of Kazano Hiori's; type it into after",
+                                   "tags: ':3' is not one of Kazano Hiori's; type it into after")),
+    ("smile, (breasts:1.2)", "smile", ("withheld: 'breasts' left out",)),
+])
+def test_chosen_tags_take_the_place_of_the_set(tags, own, notes):
+    prompt = build(CAST, CAST.find("Hiori"), tags=tags, max_tags=1, before="", tag_set="top")
+    expected = "black hair" if own is None else own
+    assert prompt.positive == ", ".join(filter(None, ("Kazano Hiori", expected)))
+    assert prompt.notes == notes
+    assert ", ".join(map(str, prompt.own)) == expected

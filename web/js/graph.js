@@ -32,12 +32,6 @@ export function keepOutput(node, path, output) {
   if (tab) tab.nodeOutputs = { ...tab.nodeOutputs, [path]: output };
 }
 
-export function forgetOutput(node, path) {
-  for (const key of outputKeys(node, path)) delete app.nodeOutputs?.[key];
-  const tab = app.extensionManager.workflow?.activeWorkflow?.changeTracker;
-  if (tab?.nodeOutputs?.[path]) tab.nodeOutputs = { ...tab.nodeOutputs, [path]: undefined };
-}
-
 // After a tab switch, an undo or a page loaded anew the nodes are new, and the kept outputs come back last of all:
 // no hook that every front end has is late enough.
 export function afterLoading(then) {

@@ -2,14 +2,16 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
+import { LIVE } from "./live.js";
 import { showCurve } from "./training.js";
 import { addView, say, viewOf } from "./view.js";
 
 const SHOWN = new Set([
-  "ShinyMasCharacterPrompt", "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasHookLoha", "ShinyMasTrainingData",
-  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasScene", "ShinyMasCharacterList",
-  "ShinyMasSheet", "ShinyMasTagImages", "ShinyMasTagStatistics", "ShinyMasRecognition",
+  ...LIVE, "ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasHookLoha", "ShinyMasTrainingData",
+  "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha", "ShinyMasCharacterList", "ShinyMasSheet",
+  "ShinyMasTagImages", "ShinyMasTagStatistics", "ShinyMasRecognition",
 ]);
+const HIGH = { ShinyMasScene: 300, ShinyMasCharacterPrompt: 140 }; // pixels that a view takes at least
 const RUNS = 64; // of the server's history that are looked through
 
 function show(node, output) {
@@ -22,7 +24,7 @@ function sayAgain() {
 }
 
 // A node's part of a prompt, as text: itself and all that it follows from, whatever the numbers of the nodes are.
-export function partOf(prompt, id) {
+function partOf(prompt, id) {
   const places = new Map();
   const nodes = [];
   const place = (one) => {
@@ -51,7 +53,7 @@ async function recall({ detail: { prompt_id: id } }) {
   if (!prompt || extra?.extra_pnginfo?.workflow?.id !== (app.rootGraph ?? app.graph).id) return;
   const silent = [];
   for (const [node, path] of nodesWithPaths()) {
-    if (!viewOf(node) || prompt[path]?.class_type !== node.type) continue;
+    if (!viewOf(node) || LIVE.has(node.type) || prompt[path]?.class_type !== node.type) continue;
     const part = partOf(prompt, path);
     if (!run.outputs[path]?.text && node.shinymasSaid !== part) silent.push([node, path, part]);
     else node.shinymasSaid = part;
@@ -115,7 +117,7 @@ app.registerExtension({
     const { onNodeCreated, onExecuted } = nodeType.prototype;
     nodeType.prototype.onNodeCreated = function (...args) {
       const result = onNodeCreated?.apply(this, args);
-      addView(this);
+      addView(this, HIGH[nodeData.name]);
       return result;
     };
     nodeType.prototype.onExecuted = function (output, ...args) {

@@ -1,9 +1,12 @@
-// The view in a node that shows what it said in its last run: a head in bold, and the text for people to copy.
+// The view in a node: what it said in its last run, or of a prompt what it will say. A head in bold, the text for people
+// to copy, notes.
+import { word } from "./words.js";
+
 const NAME = "shinymas_said";
 const WARNING = { color: "#fff", background: "#9a3412" }; // 7.3 : 1, on a light page and on a dark one
 const PLAIN = { color: "var(--input-text)", background: "transparent" };
 
-export function addView(node) {
+export function addView(node, height = 80) {
   const box = document.createElement("div");
   const head = document.createElement("div");
   const area = document.createElement("textarea");
@@ -17,12 +20,7 @@ export function addView(node) {
   Object.assign(head.style, { flex: "none", padding: "2px 6px", borderRadius: "4px", font: "bold 11px sans-serif",
     whiteSpace: "pre-wrap" });
   Object.assign(area.style, { flex: "1", width: "100%", minHeight: "60px" });
-  const notes = document.createElement("div");
-  notes.className = "shinymas-notes";
-  Object.assign(notes.style, {
-    flex: "none", maxHeight: "40%", overflow: "auto", padding: "2px 6px", display: "none", whiteSpace: "pre-wrap",
-    font: "11px sans-serif", color: "var(--input-text)", userSelect: "text",
-  });
+  const notes = line("shinymas-notes");
   box.append(head, area, notes);
   const widget = node.addDOMWidget(NAME, NAME, box, {
     // What a run said is no setting: it stays out of the prompt (here) and of the saved graph (below).
@@ -32,11 +30,29 @@ export function addView(node) {
       area.value = text;
       paint(node);
     },
-    getMinHeight: () => 80,
+    getMinHeight: () => height,
   });
   widget.serialize = false;
   paint(node);
 }
+
+// A line of small text, for people to copy, that takes no place while it is empty.
+function line(name) {
+  const made = document.createElement("div");
+  made.className = name;
+  Object.assign(made.style, {
+    flex: "none", maxHeight: "40%", overflow: "auto", padding: "2px 6px", display: "none", whiteSpace: "pre-wrap",
+    font: "11px sans-serif", color: "var(--input-text)", userSelect: "text",
+  });
+  return made;
+}
+
+function fill(element, text) {
+  element.textContent = text;
+  element.style.display = text ? "" : "none";
+}
+
+const part = (node, name) => viewOf(node)?.element.querySelector(`:scope > .shinymas-${name}`);
 
 // What must not be overlooked: a LoHa applied in part does not look like one applied whole, nor an early end like any.
 function headOf(text) {
@@ -50,11 +66,11 @@ function headOf(text) {
 }
 
 function paint(node) {
-  const view = viewOf(node);
-  const [text, isWarning] = node.shinymasWarning ? [node.shinymasWarning, true] : headOf(view.value);
-  const head = view.element.firstChild;
-  head.textContent = text;
-  Object.assign(head.style, isWarning ? WARNING : PLAIN, { display: text ? "" : "none" });
+  const warnings = [node.shinymasAnswer?.error, node.shinymasWarning].filter(Boolean).join("\n");
+  const [text, isWarning] = warnings ? [warnings, true] : headOf(viewOf(node).value);
+  const head = part(node, "head");
+  fill(head, text);
+  Object.assign(head.style, isWarning ? WARNING : PLAIN);
 }
 
 export function viewOf(node) {
@@ -69,22 +85,44 @@ export function warn(node, text) {
 }
 
 export function say(node, output) {
-  const view = viewOf(node);
-  if (!view || !output?.text) return;
-  view.value = [].concat(output.text).join("\n");
-  note(view, output.notes ?? []);
+  if (!viewOf(node) || !output?.text) return;
+  viewOf(node).value = [].concat(output.text).join("\n");
+  fill(part(node, "notes"), (output.notes ?? []).join("\n"));
 }
 
-// Apart from the text, which people copy as it is.
-function note(view, lines) {
-  const notes = view.element.lastChild;
-  notes.textContent = lines.join("\n");
-  notes.style.display = lines.length ? "" : "none";
+// Something of the node's own above the text.
+export function putFirst(node, element) {
+  viewOf(node).element.prepend(element);
 }
 
-export function empty(node) {
-  const view = viewOf(node);
-  if (!view) return;
-  view.value = "";
-  note(view, []);
+// Calls `then` with each answer from now on, until the function that it returns is called.
+export function onAnswer(node, then) {
+  node.shinymasListeners ??= new Set();
+  node.shinymasListeners.add(then);
+  return () => node.shinymasListeners.delete(then);
+}
+
+export const tokensOf = ({ tokens }) => tokens ? word("tokens", tokens.join(" / ")) : "";
+
+// What the node would say if it ran now, or why it would not.
+export function showAnswer(node, answer) {
+  if (!viewOf(node)) return;
+  say(node, { text: [answer.positive ?? ""], notes: answer.notes });
+  fill(part(node, "tokens") ?? addTokens(node), tokensOf(answer));
+  const negative = part(node, "negative");
+  negative.hidden = answer.negative === undefined;
+  negative.firstChild.textContent = `${word("negative")} · ${tokensOf({ tokens: answer.negative_tokens })}`;
+  fill(negative.lastChild, answer.negative ?? "");
+  for (const then of node.shinymasListeners ?? []) then(answer);
+  paint(node);
+}
+
+// Below the text: how long it is, and the negative prompt, folded away.
+function addTokens(node) {
+  const tokens = line("shinymas-tokens");
+  const negative = document.createElement("details");
+  negative.className = "shinymas-negative";
+  negative.append(document.createElement("summary"), line("shinymas-text"));
+  viewOf(node).element.querySelector("textarea").after(tokens, negative);
+  return tokens;
 }

@@ -1,6 +1,7 @@
 // Widgets that do not count look so; what is rarely touched is folded away on the canvas too.
 import { app } from "../../../scripts/app.js";
 import { afterLoading, nodesWithPaths } from "./graph.js";
+import { isLinked } from "./inputs.js";
 import { warn } from "./view.js";
 
 // A filled one takes the place of all the others.
@@ -20,7 +21,8 @@ const UNUSED = {
   ],
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],
-  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : ["seed", CONTROL],
+  ShinyMasCharacterPrompt: (value) => value("pick") === "random" ? ["character"] : [
+    "seed", CONTROL, ...(value("tags")?.startsWith(`${value("character")}:`) ? ["tag_set", "max_tags"] : [])],
   ShinyMasScene: (value, names, linked) => linked("latent") ? ["width", "height"] : [],
   ShinyMasCharacterList: (value) => [...(value("names")?.trim() ? ["unit"] : []),
     ...(value("run") === "whole cast" ? ["index", CONTROL] : [])],
@@ -28,7 +30,7 @@ const UNUSED = {
 };
 
 function judge(node) {
-  const linked = (name) => node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
+  const linked = (name) => isLinked(node, name);
   const own = node.widgets.filter((widget) => node.shinymasFields.has(widget.name));
   const value = (name) => linked(name) ? undefined : own.find((widget) => widget.name === name)?.value;
   const unused = new Set(UNUSED[node.type](value, own.map((widget) => widget.name), linked));
