@@ -346,5 +346,17 @@ def test_other_files_are_called_what_they_are(text, words):
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.json", '{"HUSH": "HUSH"}'), ("a.json", '{"a": HUSH}'), ("a.json", '["HUSH"]'), ("a.yaml", "HUSH: HUSH\n"),
+    ("a.yml", "- HUSH\n"), ("a.toml", "[project]\nname = 'HUSH'\nHUSH = 1\n"),
+])
+def test_nothing_is_told_of_what_a_file_holds_that_is_no_configuration(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    for read in (read_settings, read_dataset):
+        with pytest.raises(SettingsError) as refused:
+            read(str(tmp_path / name))
+        assert "HUSH" not in str(refused.value)
+
+
 def test_plain_json_is_read_too():
     assert read_settings('{"network_dim": 8, "clip_skip": 1}').settings.network_rank == 8
