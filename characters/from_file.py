@@ -7,6 +7,7 @@ contradicts that choice, the file is right, and a note says so.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,10 @@ from .catalogue import Cast, Character, ModelVersion, fold, name_keys
 from .tag_frequency import read_tag_frequency
 from .tags import plain
 from .trigger import trigger_of
+from .withheld import holds_any
 
 _LONGEST = 100  # characters of a name
+_MOST_NAMES, _MOST_TAGS = 500, 30_000  # that are shown, and that are looked through for them
 _ORDERS = {"family first": "{family} {given}", "given first": "{given} {family}"}
 
 
@@ -64,11 +67,50 @@ def names_in_file(casts: Iterable[Cast], version: str, sha256: str, metadata: Ma
         known = cast.recognise(sha256) if sha256 else None
         if known is not None:
             return _by_hash(cast.models[known[0]], known[1], version)
+    counted = _counted(metadata)
+    return _by_tags(casts, _people(casts), counted, version) if counted else FileNames(version)
+
+
+def trigger_words(casts: Iterable[Cast], sha256: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Character → what the file calls her, of all whom it is known to have been trained on.
+
+    By its hash, else by the names in its tags, else by the cast that Train LoHa left in it. Arguments as
+    `names_in_file`'s.
+    """
+    casts = tuple(casts)
+    for cast in casts:
+        known = cast.recognise(sha256) if sha256 else None
+        if known is not None:
+            return {who.name: trigger_of(who, cast.models[known[0]]) for who in cast.members(known[0])}
+    people = _people(casts)
+    counted = _counted(metadata)
+    spelled = _spelled(people, Counter(dict(counted.most_common(_MOST_TAGS))))
+    written = ((who.name, next((text for key, text in spelled.items() if key in name_keys(who)), "")) for who in people)
+    found = {name: text for name, text in written if text}
+    withheld = tuple(tag for cast in casts for tag in cast.withheld)
+    own = _own_cast(metadata.get("shinymas_cast", ""))
+    return found or {name: name for name in own if not holds_any(name, withheld)}
+
+
+def _counted(metadata: Mapping[str, str]) -> Counter[str]:
+    """Tag → count over all folders of an `ss_tag_frequency`, empty where it is none."""
     counted: Counter[str] = Counter()
     for tags in read_tag_frequency(metadata.get("ss_tag_frequency", "")).values():
         counted.update(tags)
-    people = {character.name: character for cast in casts for character in cast.characters}
-    return _by_tags(casts, tuple(people.values()), counted, version) if counted else FileNames(version)
+    return counted
+
+
+def _people(casts: tuple[Cast, ...]) -> tuple[Character, ...]:
+    return tuple({character.name: character for cast in casts for character in cast.characters}.values())
+
+
+def _own_cast(text: str) -> list[str]:
+    """The names in a file's `shinymas_cast`, [] where it is none."""
+    try:
+        names = [member["name"] for member in json.loads(text)["characters"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str) and len(name) <= _LONGEST][:_MOST_NAMES]
 
 
 def _by_hash(model: ModelVersion, checkpoint: str, chosen: str) -> FileNames:

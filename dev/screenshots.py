@@ -23,17 +23,17 @@ from PIL import Image
 WORKFLOWS = ROOT / "workflows"
 README_PICTURE = ROOT / "web" / "shinymas-v2.1.jpg"
 _NOBODYS = WORKFLOWS  # a user directory without casts
-_VIEW = (2200, 1250)
+VIEW = (2200, 1250)
 _WIDTH = 1400  # of the read-me's picture; text in the nodes is just legible
 _MOST_BYTES = 150_000
-_SETTINGS = {"Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Minimap.Visible": False,
+SETTINGS = {"Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Minimap.Visible": False,
              "Comfy.Graph.CanvasMenu": False, "Comfy.Graph.CanvasInfo": False,
              "LiteGraph.Canvas.MinFontSizeForLOD": 0, "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1}
 # A sample run for a CPU: small, few steps.
 _MODELS = {("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT, ("ShinyMasLoadLoha", "lora_name"): LOHA}
-_DRAWING = _MODELS | {("EmptyLatentImage", "width"): 256, ("EmptyLatentImage", "height"): 384,
+DRAWING = _MODELS | {("EmptyLatentImage", "width"): 256, ("EmptyLatentImage", "height"): 384,
                       ("KSampler", "steps"): 6}
-_TRAINING = _MODELS | {
+TRAINING = _MODELS | {
     ("EmptyLatentImage", "width"): 64, ("EmptyLatentImage", "height"): 64, ("KSampler", "steps"): 1,
     ("ShinyMasTrainingData", "folder"): "shinymas", ("ShinyMasTrainingData", "resolution"): 64,
     ("ShinyMasTrainingData", "bucket_min"): 64, ("ShinyMasTrainingData", "batch_size"): 2,
@@ -68,7 +68,7 @@ _PART = """([type, from, to]) => {
 
 def shot(page: Canvas, box: list[float]) -> Image.Image:
     """The part of the graph in this box."""
-    clip = page.page.evaluate(_FIT, [box, _VIEW])
+    clip = page.page.evaluate(_FIT, [box, VIEW])
     page.page.wait_for_timeout(1500)  # text areas follow the canvas a frame or two later
     return Image.open(io.BytesIO(page.page.screenshot(clip=clip))).convert("RGB")
 
@@ -94,6 +94,13 @@ def run(page: Canvas, name: str, values: dict) -> None:
     for (kind, widget), value in values.items():
         page.set_widget(kind, widget, value)
     page.run()
+
+
+def around(name: str, *kinds: str) -> list[float]:
+    """The box of all nodes of these types in a shipped graph, titles included."""
+    boxes = [(*node["pos"], *node["size"]) for node in _nodes(name) if node["type"] in kinds]
+    return [min(x for x, *_ in boxes), min(y for _, y, *_ in boxes) - 30,
+            max(x + width for x, _, width, _ in boxes), max(y + height for _, y, _, height in boxes)]
 
 
 def plan() -> Image.Image:
@@ -123,7 +130,7 @@ def _nodes(name: str) -> list[dict]:
     return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
 
 
-def _pictures(folder: Path) -> None:
+def pictures(folder: Path) -> None:
     """Something to train on: plain pictures, each with a caption."""
     folder.mkdir(parents=True)
     for number in range(4):
@@ -136,20 +143,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         add_samples(base, "tests")
-        _pictures(base / "input" / "shinymas")
-        with ComfyUIServer(COMFYUI, base, python=PYTHON) as server, canvas(server, size=_VIEW) as page:
-            for name, value in _SETTINGS.items():
+        pictures(base / "input" / "shinymas")
+        with ComfyUIServer(COMFYUI, base, python=PYTHON) as server, canvas(server, size=VIEW) as page:
+            for name, value in SETTINGS.items():
                 page.set_setting(name, value)
             page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
             for version in ("v1.0", "v2.0", "v2.1"):
-                run(page, f"shinymas-{version}", _DRAWING)
+                run(page, f"shinymas-{version}", DRAWING)
                 widgets, said = parts(page, "ShinyMasCharacterPrompt", ("character", "model_version"),
                                       ("shinymas_said", "shinymas_said"))
                 got[f"shinymas-{version}"] = [widgets, said.crop((0, 0, said.width, said.height * 4 // 10))]
             whole = shot(page, page.page.evaluate(_WHOLE))
             save(whole.resize((_WIDTH, round(whole.height * _WIDTH / whole.width)), Image.Resampling.LANCZOS),
                  README_PICTURE)
-            run(page, "train-shinymas-v2.0", _TRAINING)
+            page.drop(WORKFLOWS / "shinymas-hook.json")
+            got["shinymas-hook"] = [shot(page, around("shinymas-hook", "CreateHookKeyframe", "SetHookKeyframes"))]
+            run(page, "train-shinymas-v2.0", TRAINING)
             for version in ("v2.0", "v2.1"):
                 got[f"train-shinymas-{version}"] = parts(page, "ShinyMasTrainLoha", ("shinymas_loss", "shinymas_loss"))
             for name, card in cards.CARDS.items():

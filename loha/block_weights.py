@@ -11,6 +11,7 @@ import math
 import re
 
 from ..text import show
+from . import naming
 from .errors import SettingsError
 
 BLOCKS = ("BASE", *(f"IN{n:02d}" for n in range(12)), "MID", *(f"OUT{n:02d}" for n in range(12)))
@@ -28,7 +29,11 @@ PRESETS = {
     "OUTS": "1,0,0,0,0,0,0,0,0,0,0,0,1,1,1,1,1",
     "OUTALL": "1,0,0,0,0,0,0,0,1,1,1,1,1,1,1,1,1",
 }
-_PLACE = re.compile(r"diffusion_model\.(input_blocks|middle_block|output_blocks)\.(\d+)\.")
+_PLACE = re.compile(r"diffusion_model\.(input|middle|output)_blocks?\.(\d+)\.")
+# In an address: diffusers' names, whose levels have three blocks each on either side, and the original ones.
+_DIFFUSERS = re.compile(r"(down|up)_blocks_(\d)_(?:(?:resnets|attentions)_(\d)|(?:down|up)samplers_0)_")
+_ORIGINAL = re.compile(r"(input|output)_blocks_(\d+)_")
+_OUTSIDE = ("time_embed", "label_emb", "add_embedding", "conv_norm_out", "conv_out", "out_")
 
 
 def block_of(weight: str) -> str:
@@ -37,7 +42,33 @@ def block_of(weight: str) -> str:
     if match is None:
         return "BASE"
     side, number = match.groups()
-    return "MID" if side == "middle_block" else f"{'IN' if side == 'input_blocks' else 'OUT'}{int(number):02d}"
+    return "MID" if side == "middle" else _numbered(side, int(number))
+
+
+def block_of_module(name: str) -> str | None:
+    """The same of a module's name in a file, whichever tool wrote it; None where the name alone does not tell.
+
+    For SD 1.x, SD 2.x and SDXL, whose U-Nets have two ResNet blocks a level.
+    """
+    part, path = naming.address(name)
+    if part.startswith("te") or path.startswith(_OUTSIDE):
+        return "BASE"
+    if path.startswith(("mid_block_", "middle_block_")):
+        return "MID"
+    if path.startswith("conv_in"):
+        return "IN00"
+    if match := _ORIGINAL.match(path):
+        side, number = match[1], int(match[2])
+    elif match := _DIFFUSERS.match(path + "_"):
+        side = "input" if match[1] == "down" else "output"
+        number = 3 * int(match[2]) + int(match[3] or 2) + (side == "input")
+    else:
+        return None
+    return _numbered(side, number) if number < 12 else None
+
+
+def _numbered(side: str, number: int) -> str:
+    return f"{'IN' if side == 'input' else 'OUT'}{number:02d}"
 
 
 def parse(text: str) -> dict[str, float] | None:

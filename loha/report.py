@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 import torch
@@ -24,16 +24,22 @@ _TOP_TAGS = 20
 def file_lines(loha: Loha) -> list[str]:
     """The facts of a file that need no model: its name, kinds, ranks, alphas, tags, notes."""
     lines = [f"file: {show(os.path.basename(loha.source.path))}"] if loha.source else []
-    kinds = Counter(f"LoHa {module.layout}" for module in loha.modules.values())
-    kinds.update(map(kind_of, loha.others.values()))
-    lines.append(f"kinds: {_counts(kinds)}")
-    if loha.modules:
-        lines.append(f"ranks: {_counts(Counter(map(_rank, loha.modules.values())))}")
-        lines.append(f"alphas: {_counts(Counter(map(_alpha, loha.modules.values())))}")
+    lines += kind_lines(loha)
     tags = top_tags(loha.metadata)
     if tags:
         lines.append("top tags: " + ", ".join(f"{show(tag)} {count}" for tag, count in tags))
     return lines + [f"note: {note}" for note in (*loha.doubts, *loha.notes)]
+
+
+def kind_lines(loha: Loha) -> list[str]:
+    """Kinds, ranks and alphas, each with the number of modules."""
+    kinds = Counter(f"LoHa {module.layout}" for module in loha.modules.values())
+    kinds.update(map(kind_of, loha.others.values()))
+    lines = [f"kinds: {_counts(kinds)}"]
+    if loha.modules:
+        lines.append(f"ranks: {_counts(Counter(map(_rank, loha.modules.values())))}")
+        lines.append(f"alphas: {_counts(Counter(map(_alpha, loha.modules.values())))}")
+    return lines
 
 
 def hash_lines(loha: Loha) -> list[str]:
@@ -55,26 +61,45 @@ def binding_lines(binding: Binding) -> list[str]:
 
 def left_off_lines(binding: Binding, *, faults: bool = False) -> list[str]:
     """Every reason for a module left off, with examples; with `faults` what a person asked for is passed over."""
+    return skipped_lines(binding, faults=faults) + unknown_lines(binding)
+
+
+def skipped_lines(binding: Binding, *, faults: bool = False) -> list[str]:
+    """The same of the modules that the model has a place for."""
     reasons = defaultdict(list)
     for name, skip in binding.skipped.items():
         if not (faults and skip.asked):
             reasons[skip.reason].append(name)
     # A reason that stands alone can say which weight; many share a line.
-    found = {str(binding.skipped[names[0]]) if len(names) == 1 else reason: names for reason, names in reasons.items()}
-    if binding.unknown:
-        found["no weight of this model has that name"] = list(binding.unknown)
-    return [f"left off {len(names)}: {reason} ({_examples(names)})" for reason, names in found.items()]
+    return [_left_off(str(binding.skipped[names[0]]) if len(names) == 1 else reason, names)
+            for reason, names in reasons.items()]
 
 
-def norm_lines(binding: Binding, device: torch.device) -> list[str]:
-    """‖ΔW‖ of each block at strength 1, LoHa modules only, with a bar that shows their proportion.
+def unknown_lines(binding: Binding) -> list[str]:
+    """The same of the others."""
+    return [_left_off("no weight of this model has that name", binding.unknown)] if binding.unknown else []
+
+
+def block_norms(binding: Binding, device: torch.device) -> dict[str, float]:
+    """‖ΔW‖ of each block at strength 1, LoHa modules only, in the order of the blocks.
 
     Computed on `device`, once for each module.
     """
-    squares: Counter[str] = Counter()
-    for bound in binding.modules.values():
-        squares[bound.target.block] += squared_norm(bound.module, device)
-    norms = {block: squares[block] ** 0.5 for block in BLOCKS if block in squares}
+    return roots_by_block((bound.target.block, squared_norm(bound.module, device))
+                          for bound in binding.modules.values())
+
+
+def roots_by_block(squares: Iterable[tuple[str | None, float]]) -> dict[str, float]:
+    """The roots of the sums of each block, in the order of the blocks; other names than theirs do not count."""
+    sums: Counter[str | None] = Counter()
+    for block, square in squares:
+        sums[block] += square
+    return {block: sums[block] ** 0.5 for block in BLOCKS if block in sums}
+
+
+def norm_lines(binding: Binding, device: torch.device) -> list[str]:
+    """`block_norms`, each with a bar that shows their proportion."""
+    norms = block_norms(binding, device)
     unit = max(filter(isfinite, norms.values()), default=0.0) / _BAR or 1.0
     return [f"norm {block}: " + (f"{norm:.4g} {'█' * round(norm / unit)}".rstrip() if isfinite(norm)
                                  else "too large to draw") for block, norm in norms.items()]
@@ -128,5 +153,9 @@ def _counts(counter: Counter[str]) -> str:
         f", and {len(counter) - 8} more" if len(counter) > 8 else "")
 
 
-def _examples(names: list[str]) -> str:
+def _left_off(reason: str, names: Sequence[str]) -> str:
+    return f"left off {len(names)}: {reason} ({_examples(names)})"
+
+
+def _examples(names: Sequence[str]) -> str:
     return ", ".join(show(name) for name in names[:3]) + (", …" if len(names) > 3 else "")

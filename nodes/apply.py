@@ -7,7 +7,7 @@ import logging
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..loha import Loha, SettingsError, report
+from ..loha import Loha, SettingsError, overview, report
 from ..loha.block_weights import parse as parse_block_weights
 from ..patcher import strength_change
 from ..patcher.comfyui import merge_dtype, schema
@@ -69,10 +69,10 @@ class ApplyLoha(io.ComfyNode):
         model, clip, binding = patch(binding, model, clip)
         if strength_model or (strength_clip and clip is not None):
             binding.demand(strict=strict)
-        device = model.load_device
+        device, fastest = model.load_device, comfy.model_management.get_torch_device()
         lines = [
             *report.binding_lines(binding), *version_lines(loha),
-            *report.norm_lines(binding, comfy.model_management.get_torch_device()),
+            *report.norm_lines(binding, fastest),
             *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
             *strength_change.cost_lines(binding, model),
         ]
@@ -80,5 +80,6 @@ class ApplyLoha(io.ComfyNode):
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",
                          len(binding.faults), len(loha), show(loha.source.path) if loha.source else "a LoHa")
         text = "\n".join(lines)
-        return io.NodeOutput(model, clip, text, ui={"text": [text]})
+        drawn = overview.of_binding(binding, fastest)
+        return io.NodeOutput(model, clip, text, ui={"text": [text], "shinymas_loha": [drawn]})
 

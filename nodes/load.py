@@ -8,10 +8,10 @@ from functools import lru_cache
 
 from comfy_api.latest import io
 
-from ..loha import FileError, files, report
+from ..loha import FileError, files, overview, report
 from ..patcher import loras
 from ..patcher.comfyui import schema
-from .model_version import FileSays, version_lines
+from .model_version import FileSays, version_lines, words_of
 
 LohaType = io.Custom("SHINYMAS_LOHA")
 
@@ -57,8 +57,11 @@ class LoadLoha(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:
         loha = files.read(loras.find(lora_name))
-        info = "\n".join(report.file_lines(loha) + version_lines(loha) + report.hash_lines(loha))
-        return io.NodeOutput(loha, info, ui={"text": [info]})
+        version = version_lines(loha)
+        info = "\n".join(report.file_lines(loha) + version + report.hash_lines(loha))
+        drawn = overview.of_file(loha)
+        drawn |= {"facts": [line.split(": ", 1) for line in version] + drawn["facts"], "words": words_of(loha)}
+        return io.NodeOutput(loha, info, ui={"text": [info], "shinymas_loha": [drawn]})
 
 
 def says(name: str) -> FileSays:

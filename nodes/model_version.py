@@ -9,8 +9,9 @@ from typing import NamedTuple
 import folder_paths
 
 from ..characters import Cast, Casts, load_casts, trigger_of
-from ..characters.from_file import FileNames, names_in_file
+from ..characters.from_file import FileNames, names_in_file, trigger_words
 from ..loha import Loha
+from ..text import show
 
 
 def version_lines(loha: Loha) -> list[str]:
@@ -35,6 +36,13 @@ class FileSays(NamedTuple):
     @classmethod
     def of(cls, loha: Loha | None) -> FileSays | None:
         return None if loha is None else cls(loha.source.sha256 if loha.source else "", loha.metadata)
+
+
+def words_of(loha: Loha) -> list[list[str]]:
+    """[character, trigger] of everyone whom the file is known to have been trained on, fit to be shown."""
+    casts = load_casts(Path(folder_paths.get_user_directory())).by_name.values()
+    found = trigger_words(casts, *FileSays.of(loha))
+    return [[show(name), show(word)] for name, word in found.items()]
 
 
 def names_of(says: FileSays | None, casts: Casts, chosen: Cast, version: str) -> FileNames:

@@ -41,6 +41,7 @@ CARDS = {
     "shinymas-v2.1": Card("Draw a character · v2.1", ("キャラクターを描く", "画一个角色")),
     "shinymas-v2.0": Card("Draw a character · v2.0", ("キャラクターを描く", "画一个角色")),
     "shinymas-v1.0": Card("Draw a character · v1.0", ("キャラクターを描く", "画一个角色")),
+    "shinymas-hook": Card("A LoHa for a part of the steps", ("途中のステップから", "只用一部分步数")),
     "shinymas-scene": Card("Two people in one picture", ("1枚に2人を描く", "一张图里画两个人")),
     "shinymas-sheet": Card("The whole cast on one sheet", ("全員を1枚に並べる", "全员排成一张图")),
     "train-shinymas-v2.0": Card("Train a LoHa, as v2.0", ("自分の画像で学習する", "用自己的图片训练")),

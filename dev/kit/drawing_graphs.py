@@ -63,6 +63,15 @@ def build(version: Version) -> dict:
     """The graph of one version: checkpoint and LoHa, character prompt, sampler, picture."""
     graph = Graph()
     graph.notes("draw", lambda language: words(version, language), 0, 320, HEIGHT)
+    ids, picture = nodes(graph, version)
+    graph.node("SaveImage", picture.box(), widgets={"filename_prefix": f"shinymas-{version.name}"},
+               links={"images": (ids["decode"], "IMAGE")})
+    # Any fixed UUID serves: the front end keeps one per graph to tell its tabs apart.
+    return graph.document(f"5817a5c0-10fa-4000-8000-0000000000{version.name[1]}{version.name[3]}")
+
+
+def nodes(graph: Graph, version: Version) -> tuple[dict[str, int], Column]:
+    """Everything up to the decoded picture: the ids of the nodes that a person sets, and where the next one goes."""
     model = graph.column("1 Model · モデル · 模型", "#b58b2a", 350, 310, HEIGHT)
     character = graph.column("2 Character · キャラクター · 角色", "#c0629b", 690, 340, HEIGHT)
     sampling = graph.column("3 Sampling · 生成 · 采样", "#4f9a5f", 1060, 280, HEIGHT)
@@ -94,10 +103,8 @@ def build(version: Version) -> dict:
 
     decode = graph.node("VAEDecode", picture.box(56),
                         links={"samples": (sampler, "LATENT"), "vae": (checkpoint, "VAE")})
-    graph.node("SaveImage", picture.box(), widgets={"filename_prefix": f"shinymas-{version.name}"},
-               links={"images": (decode, "IMAGE")})
-    # Any fixed UUID serves: the front end keeps one per graph to tell its tabs apart.
-    return graph.document(f"5817a5c0-10fa-4000-8000-0000000000{version.name[1]}{version.name[3]}")
+    return {"checkpoint": checkpoint, "loha": loha, "apply": apply, "prompt": prompt, "size": size,
+            "sampler": sampler, "decode": decode}, picture
 
 
 # How the file comes, in each language: from its own address, or by hand from a page that lists it.

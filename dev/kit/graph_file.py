@@ -10,11 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from uuid import UUID, uuid5
 
 LANGUAGES = ("en", "ja", "zh")
+# Widgets of the nodes that blueprints hold, by type; one name has one type in all of them.
+_WIDGET_TYPES = {
+    "COMBO": "cast character ckpt_name label_script lora_name method model_version pick run sampler_name scheduler "
+             "tag_set unit",
+    "STRING": "after before block_weights exclude keep_in lora_files names negative people shared strengths tags text title",
+    "INT": "batch_size cell_size columns height index max_tags minimum_cards seed steps stop_at_clip_layer width",
+    "FLOAT": "cfg denoise feather strength_clip strength_model weight",
+    "BOOLEAN": "strict write_thumbnails",
+}
+TYPE_OF = {name: kind for kind, names in _WIDGET_TYPES.items() for name in names.split()}
 _NOTES = Path(__file__).with_name("notes")
 CORE = {"cnr_id": "comfy-core", "ver": "0.3.75"}
 PACK = {"cnr_id": "shinymas-loha", "ver": "0.1.0"}
+_OURS = UUID("5817a5c0-10fa-4000-8000-000000000000")
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,14 @@ KINDS = {
         inputs=[("images", "IMAGE"), ("labels", "STRING"), ("characters", "STRING")],
         outputs=[("sheet", "IMAGE")],
         widgets=["columns", "cell_size", "title", "keep_in", "write_thumbnails"], origin=PACK),
+    "ShinyMasHookLoha": Kind(
+        inputs=[("loha", "SHINYMAS_LOHA"), ("prev_hooks", "HOOKS")], outputs=[("hooks", "HOOKS"), ("report", "STRING")],
+        widgets=["strength_model", "strength_clip", "block_weights"], origin=PACK),
+    "CreateHookKeyframe": Kind([("prev_hook_kf", "HOOK_KEYFRAMES")], [("HOOK_KF", "HOOK_KEYFRAMES")],
+                               ["strength_mult", "start_percent"]),
+    "SetHookKeyframes": Kind([("hooks", "HOOKS"), ("hook_kf", "HOOK_KEYFRAMES")], [("HOOKS", "HOOKS")]),
+    "SetClipHooks": Kind([("clip", "CLIP"), ("hooks", "HOOKS")], [("CLIP", "CLIP")],
+                         ["apply_to_conds", "schedule_clip"]),
     "CLIPSetLastLayer": Kind([("clip", "CLIP")], [("CLIP", "CLIP")], ["stop_at_clip_layer"]),
     "CLIPTextEncode": Kind([("clip", "CLIP")], [("CONDITIONING", "CONDITIONING")], ["text"]),
     "EmptyLatentImage": Kind(outputs=[("LATENT", "LATENT")], widgets=["width", "height", "batch_size"]),
@@ -73,6 +93,22 @@ KINDS = {
     "PreviewImage": Kind([("images", "IMAGE")]),
     "MarkdownNote": Kind(widgets=["text"]),
 }
+
+
+# The ends of a subgraph's own inputs and outputs, as links name them.
+_INPUTS, _OUTPUTS = -10, -20
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """A widget that a blueprint shows outside: its name there, and (node, widget) for each that it sets."""
+
+    name: str
+    sets: Sequence[tuple[int, str]]
+
+    @property
+    def type(self) -> str:
+        return TYPE_OF[self.sets[0][1]]
 
 
 TITLE = 30  # above a node's own box
@@ -157,14 +193,18 @@ class Graph:
     def _link(self, node: dict, name: str, source_id: int, output: str) -> None:
         source = self._nodes[source_id - 1]
         from_slot = [slot["name"] for slot in source["outputs"]].index(output)
-        if name in KINDS[node["type"]].widgets:
-            node["inputs"].append({"name": name, "type": source["outputs"][from_slot]["type"], "link": None,
-                                   "widget": {"name": name}})
+        kind = source["outputs"][from_slot]["type"]
+        source["outputs"][from_slot]["links"].append(self._feed(node, name, source_id, from_slot, kind))
+
+    def _feed(self, node: dict, name: str, source_id: int, from_slot: int, kind: str) -> int:
+        """A link to this input of `node`; its id."""
+        if name not in [slot["name"] for slot in node["inputs"]]:
+            node["inputs"].append({"name": name, "type": kind, "link": None, "widget": {"name": name}})
         slot = [slot["name"] for slot in node["inputs"]].index(name)
         link_id = len(self._links) + 1
-        self._links.append([link_id, source_id, from_slot, node["id"], slot, source["outputs"][from_slot]["type"]])
-        source["outputs"][from_slot]["links"].append(link_id)
+        self._links.append([link_id, source_id, from_slot, node["id"], slot, kind])
         node["inputs"][slot]["link"] = link_id
+        return link_id
 
     def document(self, graph_id: str) -> dict:
         return {
@@ -173,3 +213,69 @@ class Graph:
             "nodes": self._nodes, "links": self._links, "groups": self._groups,
             "config": {}, "extra": {"ds": {"scale": _SCALE, "offset": list(_OFFSET)}}, "version": 0.4,
         }
+
+    def blueprint(self, name: str, description: str, widgets: Sequence[Promoted],
+                  outputs: Sequence[tuple[int, str, str]], height: int) -> dict:
+        """The graph as a subgraph that is offered under `name`: a document that holds one node of it.
+
+        Args:
+            widgets: what that node shows.
+            outputs: (node, its output, name outside) of each of that node's outputs.
+            height: of that node.
+        """
+        for node in self._nodes:
+            self._show_all_inputs(node)
+        inside, node_id = str(uuid5(_OURS, name)), len(self._nodes) + 1
+        takes = [self._input(number, widget, inside) for number, widget in enumerate(widgets)]
+        gives = [self._output(number, *output, inside) for number, output in enumerate(outputs)]
+        left, right = min(node["pos"][0] for node in self._nodes), max(
+            node["pos"][0] + node["size"][0] for node in self._nodes)
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        subgraph = {
+            "id": inside, "version": 1, "revision": 0, "config": {}, "name": name,
+            "state": {"lastNodeId": len(self._nodes), "lastLinkId": len(self._links),
+                      "lastGroupId": len(self._groups), "lastRerouteId": 0},
+            "inputNode": {"id": _INPUTS, "bounding": [left - 240, 0, 160, 40 + 20 * len(takes)]},
+            "outputNode": {"id": _OUTPUTS, "bounding": [right + 80, 0, 120, 40 + 20 * len(gives)]},
+            "inputs": takes, "outputs": gives, "widgets": [], "nodes": self._nodes, "groups": self._groups,
+            "links": [dict(zip(keys, link, strict=True)) for link in self._links], "extra": {},
+            "category": "ShinyMas", "description": description,
+        }
+        node = {
+            "id": node_id, "type": inside, "title": name, "pos": [0, 0], "size": [340, height], "flags": {}, "order": 0,
+            "mode": 0, "properties": dict(PACK), "widgets_values": [],
+            "inputs": [{"name": one["name"], "type": one["type"], "link": None, "widget": {"name": one["name"]}}
+                       for one in takes],
+            "outputs": [{"name": one["name"], "type": one["type"], "links": []} for one in gives],
+        }
+        return {"id": str(uuid5(_OURS, f"{name}, its file")), "revision": 0, "last_node_id": node_id,
+                "last_link_id": 0, "nodes": [node], "links": [], "groups": [], "config": {},
+                "definitions": {"subgraphs": [subgraph]}, "extra": {"BlueprintDescription": description},
+                "version": 0.4}
+
+    def _show_all_inputs(self, node: dict) -> None:
+        """Every widget of `node` gets a socket, below the others and in their order.
+
+        So does the page; where links lead then it mends in graphs, but in 1.32 not in subgraphs.
+        """
+        spec, there = KINDS[node["type"]], {slot["name"]: slot for slot in node["inputs"]}
+        node["inputs"] = [there[name] for name, _ in spec.inputs] + [
+            there.get(name) or {"name": name, "type": TYPE_OF[name], "link": None, "widget": {"name": name}}
+            for name in spec.widgets if name != "control_after_generate"]
+        places = {slot["link"]: place for place, slot in enumerate(node["inputs"])}
+        for link in self._links:
+            if link[3] == node["id"]:
+                link[4] = places[link[0]]
+
+    def _input(self, number: int, widget: Promoted, inside: str) -> dict:
+        links = [self._feed(self._nodes[node - 1], name, _INPUTS, number, widget.type) for node, name in widget.sets]
+        return {"id": str(uuid5(UUID(inside), f"input {widget.name}")), "name": widget.name, "type": widget.type,
+                "linkIds": links}
+
+    def _output(self, number: int, node: int, output: str, name: str, inside: str) -> dict:
+        source = self._nodes[node - 1]
+        slot = [slot["name"] for slot in source["outputs"]].index(output)
+        kind, link_id = source["outputs"][slot]["type"], len(self._links) + 1
+        self._links.append([link_id, node, slot, _OUTPUTS, number, kind])
+        source["outputs"][slot]["links"].append(link_id)
+        return {"id": str(uuid5(UUID(inside), f"output {name}")), "name": name, "type": kind, "linkIds": [link_id]}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kit.drawing_graphs import HEIGHT, VERSIONS, model_nodes, words
-from kit.graph_file import Graph
+from kit.graph_file import Column, Graph
 from kit.workspace import library
 
 _PEOPLE = "Kazano Hiori | left | school uniform\nSakuragi Mano | right | smile, sweater"
@@ -15,9 +15,19 @@ _WIDTH, _HEIGHT = 768, 512  # of the picture
 
 def build() -> dict:
     """Checkpoint and LoHa, the people, sampler, picture and plan."""
-    version = VERSIONS[-1]
     graph = Graph()
-    graph.notes("scene", lambda language: words(version, language), 0, 320, HEIGHT)
+    graph.notes("scene", lambda language: words(VERSIONS[-1], language), 0, 320, HEIGHT)
+    ids, picture = nodes(graph)
+    graph.node("SaveImage", picture.box(360), widgets={"filename_prefix": "shinymas-scene"},
+               links={"images": (ids["decode"], "IMAGE")})
+    graph.node("PreviewImage", picture.box(), title="Who stands where · 配置 · 布局",
+               links={"images": (ids["scene"], "layout")})
+    return graph.document("5817a5c0-10fa-4000-8000-000000000003")
+
+
+def nodes(graph: Graph) -> tuple[dict[str, int], Column]:
+    """Everything up to the decoded picture: the ids of the nodes that a person sets, and where the next one goes."""
+    version = VERSIONS[-1]
     model = graph.column("1 Model · モデル · 模型", "#b58b2a", 350, 310, HEIGHT)
     people = graph.column("2 People · 人物 · 人物", "#c0629b", 690, 340, HEIGHT)
     sampling = graph.column("3 Sampling · 生成 · 采样", "#4f9a5f", 1060, 280, HEIGHT)
@@ -42,11 +52,8 @@ def build() -> dict:
                "latent_image": (size, "LATENT")})
     decode = graph.node("VAEDecode", picture.box(56),
                         links={"samples": (sampler, "LATENT"), "vae": (checkpoint, "VAE")})
-    graph.node("SaveImage", picture.box(360), widgets={"filename_prefix": "shinymas-scene"},
-               links={"images": (decode, "IMAGE")})
-    graph.node("PreviewImage", picture.box(), title="Who stands where · 配置 · 布局",
-               links={"images": (scene, "layout")})
-    return graph.document("5817a5c0-10fa-4000-8000-000000000003")
+    return {"checkpoint": checkpoint, "loha": loha, "apply": apply, "scene": scene, "size": size, "sampler": sampler,
+            "decode": decode}, picture
 
 
 def write(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-ORDER = ["shinymas-v2.1", "shinymas-v2.0", "shinymas-v1.0", "shinymas-scene", "shinymas-sheet", "train-shinymas-v2.0",
-         "train-shinymas-v2.1"]
+ORDER = ["shinymas-v2.1", "shinymas-v2.0", "shinymas-v1.0", "shinymas-scene", "shinymas-sheet", "shinymas-hook",
+         "train-shinymas-v2.0", "train-shinymas-v2.1"]
 _CARDS = """() => [...document.querySelectorAll("img[alt*='shinymas-']")].filter(
     (picture) => picture.complete).map((picture) => [picture.alt, picture.naturalWidth, picture.naturalHeight])"""
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 NOTE = "MarkdownNote"  # lives in the front end alone: the server does not know it
 TITLE = 30  # height of a node's title, which stands above its position
 FOLDERS = {"ckpt_name": "checkpoints", "lora_name": "loras"}
@@ -48,15 +49,15 @@ def widgets(info):
 
 def test_all_versions_are_shipped():
     assert [path.stem for path in GRAPHS] == [
-        "shinymas-scene", "shinymas-sheet", "shinymas-v1.0", "shinymas-v2.0", "shinymas-v2.1", "train-shinymas-v2.0",
-        "train-shinymas-v2.1",
+        "shinymas-hook", "shinymas-scene", "shinymas-sheet", "shinymas-v1.0", "shinymas-v2.0", "shinymas-v2.1",
+        "train-shinymas-v2.0", "train-shinymas-v2.1",
     ]  # fmt: skip
 
 
 def test_the_files_are_what_the_script_writes(tmp_path):
     subprocess.run([sys.executable, ROOT / "dev" / "write_workflows.py", tmp_path], check=True)
-    for path in GRAPHS:
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    for path in (*GRAPHS, *BLUEPRINTS):
+        assert (tmp_path / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
 def test_ids_are_unique_and_counted(graph):

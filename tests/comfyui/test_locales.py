@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,14 @@ def test_help_pages_are_served_in_every_language(server, object_info):
         for path in (page, *(page.with_suffix("") / f"{language}.md" for language in TRANSLATED_HELP)):
             address = path.relative_to(PACK / "web").as_posix()
             assert server.get_bytes(f"/extensions/{PACK_NAME}/{address}") == path.read_bytes()
+
+
+def test_the_pictures_of_help_pages_are_served(server):
+    """Their addresses count from the folder of the pages, in each language."""
+    shown = [(page, address) for page in sorted((PACK / "web" / "docs").rglob("*.md"))
+             for address in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
+    assert len(shown) >= 33
+    for page, address in shown:
+        language = page.stem if page.stem in TRANSLATED_HELP else "en"
+        picture = server.get_bytes(f"/extensions/{PACK_NAME}/docs/{address}")
+        assert address.endswith(f".{language}.png") and picture.startswith(b"\x89PNG") and len(picture) < 80_000

@@ -21,12 +21,14 @@ FLOORS = (
 # The same inside the library, by the first name below it.
 LIBRARY = (
     ("errors", "scale", "factors"),
-    ("module", "precision", "naming", "block_weights"),
+    ("module", "precision", "naming"),
+    ("block_weights",),
     ("product", "targets"),
     ("foreign_kinds", "kernels", "files", "base_models"),
     ("fitting",),
     ("binding",),
     ("report",),
+    ("overview",),
     ("training",),
 )
 TRAINING = (

@@ -34,6 +34,22 @@ def test_block_of(weight, block):
     assert block_weights.block_of(weight) == block
 
 
+def test_a_modules_name_says_the_block_of_its_weight():
+    for row in ROWS:
+        block = block_weights.block_of(row.weight)
+        original = "lora_unet_" + row.weight.removeprefix("diffusion_model.").removesuffix(".weight").replace(".", "_")
+        assert block_weights.block_of_module(row.kohya_name) == block, row
+        if row.weight.startswith("diffusion_model."):
+            assert block_weights.block_of_module(original) == block, row
+            assert block_weights.block_of_module(row.weight) == block, row
+
+
+@pytest.mark.parametrize("name", ["", "lora_unet_double_blocks_3_img_attn_qkv", "lora_unet_down_blocks_9_resnets_0_x",
+                                  "lora_unet_output_blocks_99_0_proj_in", "stranger"])
+def test_a_name_that_tells_no_block(name):
+    assert block_weights.block_of_module(name) is None
+
+
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_empty_means_no_block_weights(text):
     assert block_weights.parse(text) is None

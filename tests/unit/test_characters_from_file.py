@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shinymas_loha.characters import DEFAULT_CAST, EMBEDDED, Cast, Character, ModelVersion, build, read
-from shinymas_loha.characters.from_file import names_in_file
+from shinymas_loha.characters.from_file import names_in_file, trigger_words
 
 CAST = read(EMBEDDED, DEFAULT_CAST)
 V21 = "dd92eca6e881b10f84928f7eb7a94912304a700334cfe78eeedc096b726314d5"
@@ -90,3 +90,24 @@ def test_any_metadata_leaves_a_prompt(text):
     "{kazano} hiori", "kazano, hiori", "kazano\u202e hiori", "kazano" + "." * 200 + "hiori"])
 def test_a_spelling_that_could_be_no_trigger_is_not_taken_over(name):
     assert trigger("Hiori", "v9", metadata=tags({name: 9}))[0].lower() == "kazano hiori"
+
+
+def test_trigger_words_by_hash_are_everyone_in_its_order():
+    words = trigger_words([CAST], V21, {})
+    assert len(words) == 26 and words["Kazano Hiori"] == "Kazano Hiori"
+
+
+def test_trigger_words_are_spelled_as_in_the_tags():
+    assert trigger_words([CAST], "", tags({"hiori_kazano": 3, "1girl": 90}, {"Mano Sakuragi": 2})) == {
+        "Sakuragi Mano": "Mano Sakuragi", "Kazano Hiori": "hiori kazano"}
+
+
+def test_trigger_words_of_nobody_we_know_are_those_of_the_files_own_cast():
+    own = json.dumps({"version": 1, "characters": [
+        {"name": "Yamada Hanako", "cards": 5, "tags": []}, {"name": "large breasts"}, {"name": 5}]})
+    assert trigger_words([CAST], "", {"shinymas_cast": own}) == {"Yamada Hanako": "Yamada Hanako"}
+
+
+@pytest.mark.parametrize("own", ["", "[", "[]", "{}", '{"characters": 5}', '{"characters": [5]}', "[" * 100_000])
+def test_an_unusable_cast_has_no_trigger_words(own):
+    assert trigger_words([CAST], "", {"shinymas_cast": own, "ss_tag_frequency": own}) == {}

@@ -55,8 +55,6 @@ export function askAgain() {
 function watch() {
   if (watching) return;
   watching = true;
-  const href = new URL("../css/shinymas.css", import.meta.url).href;
-  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
   learnWords().finally(askAgain);
   setInterval(check, EVERY_MS);
 }

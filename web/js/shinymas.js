@@ -3,6 +3,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
 import { LIVE } from "./live.js";
+import { showLoha } from "./loha.js";
 import { showCurve } from "./training.js";
 import { addView, say, viewOf } from "./view.js";
 
@@ -17,6 +18,7 @@ const RUNS = 64; // of the server's history that are looked through
 function show(node, output) {
   say(node, output);
   showCurve(node, output);
+  showLoha(node, output);
 }
 
 function sayAgain() {
@@ -86,10 +88,10 @@ function tellOfRefusedHalves() {
   };
 }
 
-// The server lists a pack's graphs as the disk does: the newest version first here, training last.
+// The server lists a pack's graphs as the disk does: the newest version first here, then the simple before the rare.
 function sortTemplates() {
   const pack = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-3));
-  const rank = (name) => name.startsWith("train-") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
+  const rank = (name) => name.startsWith("train-") ? 3 : name.endsWith("-hook") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
   const order = (one, other) => rank(one) - rank(other) || (rank(one) ? 1 : -1) * one.localeCompare(other);
   const ask = api.getWorkflowTemplates;
   api.getWorkflowTemplates = async function (...args) {
@@ -99,14 +101,9 @@ function sortTemplates() {
   };
 }
 
-// The notes' links: Nodes 2.0 writes links with a contrast of 4.3 : 1.
-const STYLE = ["civitai.com/api/download/models/", "huggingface.co/gustproof/"].map(
-  (address) => `.comfy-markdown-content a[href*="${address}"]`).join(", ") + " { color: inherit; }";
-
 app.registerExtension({
   name: "shinymas.said",
   setup() {
-    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     afterLoading(sayAgain);
     api.addEventListener("execution_success", recall);
     tellOfRefusedHalves();

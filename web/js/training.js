@@ -9,19 +9,6 @@ const NAME = "shinymas_loss";
 const [WIDTH, HEIGHT] = [400, 160];
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, WIDTH - 8, 8, HEIGHT - 20]; // what the axes leave to the curve
 
-// Colours that follow the theme, and are told apart on a light page and on a dark one.
-const STYLE = `
-  .shinymas-chart { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 150px;
-    background: var(--comfy-input-bg); border-radius: 4px; overflow: hidden; }
-  .shinymas-line { flex: none; padding: 2px 6px; font: 11px/1.3 sans-serif; white-space: pre-wrap;
-    color: var(--input-text); }
-  .shinymas-line:empty { display: none; }
-  .shinymas-chart svg { flex: 1; min-height: 0; width: 100%; font: 10px sans-serif; }
-  .shinymas-chart text { fill: var(--input-text); }
-  .shinymas-chart .axis { stroke: var(--input-text); opacity: 0.35; fill: none; }
-  .shinymas-chart .each { stroke: #7f9cc9; opacity: 0.45; fill: none; }
-  .shinymas-chart .mean { stroke: color-mix(in srgb, #3b82f6 60%, var(--input-text)); stroke-width: 2; fill: none; }`;
-
 function svg(name, attributes, text = "") {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -106,7 +93,6 @@ function onMessage({ detail: { node: path, points, total, line, output } }) {
 app.registerExtension({
   name: "shinymas.training",
   setup() {
-    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     api.addEventListener("shinymas.training", onMessage);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {

@@ -6,7 +6,15 @@ const NAME = "shinymas_said";
 const WARNING = { color: "#fff", background: "#9a3412" }; // 7.3 : 1, on a light page and on a dark one
 const PLAIN = { color: "var(--input-text)", background: "transparent" };
 
+// With the first node that needs it.
+function addStyles() {
+  if (document.getElementById("shinymas-css")) return;
+  const href = new URL("../css/shinymas.css", import.meta.url).href;
+  document.head.append(Object.assign(document.createElement("link"), { id: "shinymas-css", rel: "stylesheet", href }));
+}
+
 export function addView(node, height = 80) {
+  addStyles();
   const box = document.createElement("div");
   const head = document.createElement("div");
   const area = document.createElement("textarea");
@@ -15,11 +23,6 @@ export function addView(node, height = 80) {
   area.className = "comfy-multiline-input shinymas-said";
   area.readOnly = true;
   area.placeholder = "…";
-  // Nodes 2.0 leaves the size to the element; the canvas keeps 80 less its margins.
-  Object.assign(box.style, { display: "flex", flexDirection: "column", width: "100%", height: "100%" });
-  Object.assign(head.style, { flex: "none", padding: "2px 6px", borderRadius: "4px", font: "bold 11px sans-serif",
-    whiteSpace: "pre-wrap" });
-  Object.assign(area.style, { flex: "1", width: "100%", minHeight: "60px" });
   const notes = line("shinymas-notes");
   box.append(head, area, notes);
   const widget = node.addDOMWidget(NAME, NAME, box, {
@@ -40,10 +43,7 @@ export function addView(node, height = 80) {
 function line(name) {
   const made = document.createElement("div");
   made.className = name;
-  Object.assign(made.style, {
-    flex: "none", maxHeight: "40%", overflow: "auto", padding: "2px 6px", display: "none", whiteSpace: "pre-wrap",
-    font: "11px sans-serif", color: "var(--input-text)", userSelect: "text",
-  });
+  fill(made, "");
   return made;
 }
 

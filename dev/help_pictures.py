@@ -1,0 +1,89 @@
+"""Pictures of the nodes for their help pages, in each language, after a run: `python dev/help_pictures.py`.
+
+Taken with the newest front end: 1.32 shows no translations of a pack's nodes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import screenshots
+from kit.canvas import Canvas, canvas
+from kit.comfyui_server import ComfyUIServer
+from kit.graph_file import LANGUAGES
+from kit.workspace import COMFYUI, PYTHON, ROOT, TOOLS, add_samples
+from PIL import Image
+
+DOCS = ROOT / "web" / "docs"
+_FRONT_END = TOOLS / "frontend-newest" / "comfyui_frontend_package" / "static"
+_WIDTH = 420  # of a picture
+_COLOURS = 48
+_SMALL = screenshots.DRAWING | {("EmptyLatentImage", "width"): 64, ("EmptyLatentImage", "height"): 64,
+                                ("KSampler", "steps"): 1}
+# Graph → what is set for the run, and the nodes that it shows best.
+_SHOWN = {
+    "shinymas-v2.1": (_SMALL, ("ShinyMasLoadLoha", "ShinyMasApplyLoha", "ShinyMasCharacterPrompt")),
+    "shinymas-hook": (_SMALL, ("ShinyMasHookLoha",)),
+    "shinymas-scene": (_SMALL, ("ShinyMasScene",)),
+    "shinymas-sheet": (_SMALL | {("ShinyMasCharacterList", "unit"): "SHHis"},
+                       ("ShinyMasCharacterList",)),
+    "train-shinymas-v2.0": (screenshots.TRAINING, (
+        "ShinyMasTrainingData", "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha")),
+}
+_BOX = """(type) => {
+    const node = app.graph.nodes.find((node) => node.type === type);
+    return [node.pos[0] - 6, node.pos[1] - 36, node.pos[0] + node.size[0] + 6, node.pos[1] + node.size[1] + 6];
+}"""
+
+
+# The folder of these runs is nobody's: what was said names it ComfyUI.
+_NAME = """(folder) => {
+    for (const node of app.graph.nodes) {
+        const said = node.widgets?.find((widget) => widget.name === "shinymas_said");
+        if (said) said.value = said.value.replaceAll(folder, "ComfyUI");
+    }
+}"""
+
+
+def take(page: Canvas, kind: str, path: Path) -> None:
+    """The only node of this type."""
+    save(screenshots.shot(page, page.page.evaluate(_BOX, kind)), path)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As a PNG of few colours."""
+    picture = picture.resize((_WIDTH, round(picture.height * _WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    path.parent.mkdir(exist_ok=True)
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {picture.width}×{picture.height}, {path.stat().st_size // 1000} kB", flush=True)
+
+
+def main() -> None:
+    for language in LANGUAGES:  # what it makes says more than the node
+        save(screenshots.sheet(), DOCS / "ShinyMasSheet" / f"node.{language}.png")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        add_samples(base, "tests")
+        screenshots.pictures(base / "input" / "shinymas")
+        options = ("--front-end-root", str(_FRONT_END))
+        with ComfyUIServer(COMFYUI, base, python=PYTHON, options=options) as server, \
+                canvas(server, size=screenshots.VIEW) as page:
+            for language in LANGUAGES:
+                for name, value in (screenshots.SETTINGS | {"Comfy.Locale": language}).items():
+                    page.set_setting(name, value)
+                page.page.reload()
+                page.wait_until_loaded()
+                page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+                for graph, (values, kinds) in _SHOWN.items():
+                    if "ShinyMasSaveLoha" in kinds:  # which writes over nothing
+                        values = values | {("ShinyMasSaveLoha", "name"): f"my-loha-{language}"}
+                    screenshots.run(page, graph, values)
+                    page.page.wait_for_timeout(2000)  # what was said in an earlier run is asked for
+                    page.page.evaluate(_NAME, str(base))
+                    for kind in kinds:
+                        take(page, kind, DOCS / kind / f"node.{language}.png")
+
+
+if __name__ == "__main__":
+    main()
