@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from kit import blueprints, drawing_graphs, hook_graph, scene_graph, sheet_graph, training_graphs
+from kit import blueprints, circle_graph, drawing_graphs, hook_graph, scene_graph, sheet_graph, training_graphs
 from kit.workspace import ROOT
 
 if __name__ == "__main__":
@@ -15,4 +15,5 @@ if __name__ == "__main__":
     scene_graph.write(folder)
     sheet_graph.write(folder)
     training_graphs.write(folder)
+    circle_graph.write(folder)
     blueprints.write(root / "subgraphs")

@@ -46,6 +46,7 @@ CARDS = {
     "shinymas-sheet": Card("The whole cast on one sheet", ("全員を1枚に並べる", "全员排成一张图")),
     "train-shinymas-v2.0": Card("Train a LoHa, as v2.0", ("自分の画像で学習する", "用自己的图片训练")),
     "train-shinymas-v2.1": Card("Tune a LoHa, as v2.1", ("LoHaを追加学習する", "继续训练 LoHa")),
+    "pictures-to-character": Card("From pictures to a character", ("画像からキャラクターへ", "从图片到角色")),
 }
 
 

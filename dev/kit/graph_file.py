@@ -17,7 +17,8 @@ LANGUAGES = ("en", "ja", "zh")
 _WIDGET_TYPES = {
     "COMBO": "cast character ckpt_name label_script lora_name method model_version pick run sampler_name scheduler "
              "tag_set unit",
-    "STRING": "after before block_weights exclude keep_in lora_files names negative people shared strengths tags text title",
+    "STRING": "after before block_weights exclude keep_in lora_files names negative people shared strengths tags text "
+              "title",
     "INT": "batch_size cell_size columns height index max_tags minimum_cards seed steps stop_at_clip_layer width",
     "FLOAT": "cfg denoise feather strength_clip strength_model weight",
     "BOOLEAN": "strict write_thumbnails",

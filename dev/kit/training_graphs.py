@@ -92,8 +92,8 @@ RUNS = (
 )
 
 
-def build(run: Run) -> dict:
-    """The graph of one run."""
+def widgets(run: Run) -> tuple[dict, dict]:
+    """The widgets of LoHa Training Data and LoHa Training Settings for a run; adds their kinds to `KINDS`."""
     options, settings = library("loha.training.data"), library("loha.training.settings").TrainingSettings()
     if not run.config:
         settings = replace(settings, learning_rate=settings.learning_rate / 2, output_name=f"shinymas-{run.version}")
@@ -107,6 +107,12 @@ def build(run: Run) -> dict:
         **{item.name: getattr(captions, item.name) for item in fields(captions)}, "flip": False, "dataset": "",
         "defaults": settings.defaults}
     KINDS.update(_kinds(data_values, setting_values))
+    return data_values, setting_values
+
+
+def build(run: Run) -> dict:
+    """The graph of one run."""
+    data_values, setting_values = widgets(run)
 
     graph = Graph()
     graph.notes("train", lambda language: _words(run, language), 0, 320, HEIGHT)

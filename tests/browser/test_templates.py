@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 ORDER = ["shinymas-v2.1", "shinymas-v2.0", "shinymas-v1.0", "shinymas-scene", "shinymas-sheet", "shinymas-hook",
-         "train-shinymas-v2.0", "train-shinymas-v2.1"]
-_CARDS = """() => [...document.querySelectorAll("img[alt*='shinymas-']")].filter(
+         "train-shinymas-v2.0", "train-shinymas-v2.1", "pictures-to-character"]
+_CARDS = """() => [...document.querySelectorAll("img[alt*='shinymas-'], img[alt='pictures-to-character']")].filter(
     (picture) => picture.complete).map((picture) => [picture.alt, picture.naturalWidth, picture.naturalHeight])"""
 
 
@@ -12,6 +12,7 @@ def test_drawing_stands_before_training_and_a_card_opens_its_graph(front_end):
     page = front_end.page
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("shinymas-loha", exact=True).last.click()
+    page.get_by_text(ORDER[-1], exact=True).first.scroll_into_view_if_needed()  # pictures come with the eye
     page.wait_for_function(f"() => ({_CARDS})().length === {len(ORDER)}")
     assert page.evaluate(_CARDS) == [[name, 520, 520] for name in ORDER]
     page.locator("img[alt='shinymas-sheet']").click()

@@ -88,10 +88,10 @@ function tellOfRefusedHalves() {
   };
 }
 
-// The server lists a pack's graphs as the disk does: the newest version first here, then the simple before the rare.
+// The server lists a pack's graphs as the disk does; here: the newest version first, the simple before the rare.
 function sortTemplates() {
   const pack = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-3));
-  const rank = (name) => name.startsWith("train-") ? 3 : name.endsWith("-hook") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
+  const rank = (name) => name.startsWith("pic") ? 4 : name.startsWith("train-") ? 3 : name.endsWith("-hook") ? 2 : /-v[\d.]+$/.test(name) ? 0 : 1;
   const order = (one, other) => rank(one) - rank(other) || (rank(one) ? 1 : -1) * one.localeCompare(other);
   const ask = api.getWorkflowTemplates;
   api.getWorkflowTemplates = async function (...args) {

@@ -29,7 +29,7 @@ function addChart(node) {
   draw(node.shinymasLoss);
 }
 
-// A running mean over a tenth of the points, as many as there are.
+// A running mean over a tenth of the points.
 function means(losses) {
   const window = Math.max(1, Math.floor(losses.length / 10));
   let sum = 0;
