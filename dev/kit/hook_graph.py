@@ -25,14 +25,14 @@ def build() -> dict:
                         widgets={"strength_model": 1.0, "strength_clip": 1.0, "block_weights": ""},
                         links={"loha": (loha, "loha")})
     prompt = graph.node(
-        "ShinyMasCharacterPrompt", character.box(HEIGHT - 170),
+        "ShinyMasCharacterPrompt", character.box(HEIGHT - 30 - 46),
         widgets={"character": "Kazano Hiori", "model_version": version.name, "tag_set": "identity", "max_tags": 20,
                  "weight": 1.0, "before": "masterpiece, best quality", "after": "looking at viewer, outdoors, blue sky",
                  "exclude": "", "pick": "selected", "seed": 0, "control_after_generate": "fixed",
                  "cast": "shinymas", "tags": ""},
         links={"loha": (loha, "loha")})
-    skip = graph.node("CLIPSetLastLayer", character.box(), title="Clip skip 2", widgets={"stop_at_clip_layer": -2},
-                      links={"clip": (checkpoint, "CLIP")})
+    skip = graph.node("CLIPSetLastLayer", character.box(0), title="Clip skip 2", widgets={"stop_at_clip_layer": -2},
+                      is_small=True, links={"clip": (checkpoint, "CLIP")})
 
     first = graph.node("CreateHookKeyframe", hook.box(116), title="From the start · 最初から · 从头",
                        widgets={"strength_mult": 0.0, "start_percent": 0.0})
