@@ -4,6 +4,7 @@
 #   make demo                  draw one picture with the shipped graph, on random weights
 #   make serve PORT=8188       ComfyUI with this pack, on 127.0.0.1, until Ctrl-C
 #   make test | lint | bench
+#   make learning              does the trainer teach? ten characters on a small model, beside LyCORIS
 #   make gpu-kit               what a GPU machine without a network needs, see dev/gpu.md
 #
 # COMFYUI_DIR=/path uses that ComfyUI instead of fetching one, with the Python of the .venv or venv
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: demo serve test lint bench gpu-kit own-python
+.PHONY: demo serve test lint bench learning gpu-kit own-python
 
 PORT ?= 8188
 TOOLS := .tools
@@ -65,6 +66,9 @@ lint: $(TOOLS)/lint.stamp
 
 bench: $(RUNTIME) $(TEST_PACKAGES)
 	@$(PYTHON) bench/run.py
+
+learning: $(TEST_PACKAGES)
+	@$(PYTHON) bench/learning.py
 
 gpu-kit: $(VENV)/bin/uv $(RUNTIME)
 	@$(VENV)/bin/python dev/gpu_kit.py --comfyui $(COMFYUI)

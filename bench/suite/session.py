@@ -31,19 +31,24 @@ class Session:
 
 
 def load_comfyui_and_pack() -> torch.device:
-    """Make `comfy` and the pack (as `shinymas_loha`) importable; returns the device to measure on.
-
-    The pack is loaded as ComfyUI does, under a name of its own: with the repository's root on
-    sys.path its `nodes/` would shadow ComfyUI's.
-    """
+    """Make `comfy` and the pack (as `shinymas_loha`) importable; returns the device to measure on."""
     has_gpu = torch.cuda.is_available()
     sys.path.insert(0, str(COMFYUI))
     from comfy.cli_args import args
 
     args.cpu = not has_gpu
+    load_pack()
+    return torch.device("cuda" if has_gpu else "cpu")
+
+
+def load_pack() -> None:
+    """Make the pack importable as `shinymas_loha`.
+
+    It is loaded as ComfyUI does, under a name of its own: with the repository's root on sys.path its `nodes/` would
+    shadow ComfyUI's.
+    """
     spec = importlib.util.spec_from_file_location(
         "shinymas_loha", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     pack = importlib.util.module_from_spec(spec)
     sys.modules["shinymas_loha"] = pack
     spec.loader.exec_module(pack)
-    return torch.device("cuda" if has_gpu else "cpu")
