@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -91,9 +92,10 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     import torch
     from shinymas_loha.loha import files
     from shinymas_loha.loha.errors import SettingsError
-    from shinymas_loha.loha.training.data import TrainingData, describe_data, index_pictures
+    from shinymas_loha.loha.training.data import describe_data, index_pictures, training_data
     from shinymas_loha.loha.training.kohya.run_file import read_run
     from shinymas_loha.loha.training.run.folder import check_output_name
+    from shinymas_loha.loha.training.run.outcome import validation_line
     from shinymas_loha.loha.training.run.progress import Stopped, Watcher
     from shinymas_loha.patcher import loras
     from shinymas_loha.patcher.trainer.run import prepare
@@ -111,7 +113,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
         say("ignored: sample_every_n_epochs: samples are drawn inside ComfyUI alone")
     user = Path(folder_paths.get_user_directory()) / "shinymas"
     with world.first_before_others("pictures"):  # who then find them examined
-        data = TrainingData(index_pictures(options, ledgers=user / "pictures"), options)
+        data = training_data(index_pictures(options, ledgers=user / "pictures"), options)
     say(describe_data(data, world.size))
     checkpoint = _model_file("checkpoints", given.checkpoint or settings.base_model, "--checkpoint")
     vae_file = settings.vae and _model_file("vae", settings.vae, "vae")
@@ -136,7 +138,11 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
                 bar.update(progress.step - bar.n)
                 bar.set_postfix(epoch=progress.epoch, loss=f"{progress.loss:.4f}", lr=f"{progress.learning_rate:.2e}")
 
-            loha = run.go(Watcher(on_step=on_step, should_stop=signals.are_there, breakable=signals.breakable))
+            def on_validation(validation) -> None:
+                bar.write(validation_line(validation, training.validator.best))
+
+            watcher = Watcher(on_step=on_step, should_stop=signals.are_there, breakable=signals.breakable)
+            loha = run.go(replace(watcher, on_validation=on_validation) if world.is_first else watcher)
     except Stopped as stopped:
         say(f"{stopped}; {run.kept()}")
         return _STOPPED, ""
@@ -144,7 +150,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
         say(f"broken off in step {training.done + 1} of {training.total_steps}; {run.kept()}")
         return _STOPPED, _STOPPED_ONE
     except Exception:
-        if training.kept:
+        if training.keeper.kept:
             say(run.kept())
         raise
     say(run.report(loha, time.monotonic() - began))

@@ -25,6 +25,8 @@ from .load import LohaType
 from .widgets import inputs_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..loha.training.data import TrainingData
 
 DataType = io.Custom("SHINYMAS_DATA")
@@ -33,9 +35,20 @@ SettingsType = io.Custom("SHINYMAS_SETTINGS")
 _CONNECTED = ("base_model", "vae", "init_from")
 
 
-def _names(node: type[io.ComfyNode]) -> list[str]:
+def _required(node: type[io.ComfyNode]) -> list[str]:
     """The inputs that every prompt has."""
     return [item.id for item in node.define_schema().inputs if not item.optional]
+
+
+def _preview(data: TrainingData) -> Tensor:
+    """A sheet of some of the pictures, as an IMAGE."""
+    import torch
+
+    from ..characters.fonts import font
+    from ..loha.training.data.preview import draw_previews, previews
+    from ..patcher.trainer.tokens import tokenizer
+
+    return torch.from_numpy(draw_previews(previews(data, tokenizer()), len(data.index), font))[None]
 
 
 class LohaTrainingData(io.ComfyNode):
@@ -51,20 +64,32 @@ class LohaTrainingData(io.ComfyNode):
                 io.String.Input("folder", default="", tooltip=(
                     "The folder with the pictures, or with kohya's folders N_name in it. A path that is not absolute "
                     "lies in ComfyUI's input folder.")),
-                *inputs_of(describe(DataOptions).values(), first=["resolution", "batch_size"]),
+                *inputs_of((field for field in describe(DataOptions).values() if not field.since),
+                           first=["resolution", "batch_size"]),
                 *inputs_of(describe(CaptionOptions).values()),
                 folded(io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times.")),
                 io.String.Input("dataset", default="", multiline=True, tooltip=(
                     "A dataset TOML of kohya's scripts: its path, or its text. A path that is not absolute, its own "
-                    "and those in it, lies in ComfyUI's input folder. Not empty, it takes the place of everything "
-                    "above.")),
+                    "and those in it, lies in ComfyUI's input folder. Not empty, it takes the place of all the other "
+                    "widgets but defaults.")),
                 folded(io.Combo.Input("defaults", options=[MODEL_CARD, KOHYA], default=MODEL_CARD, optional=True,
                                       tooltip=("Whose values count where a dataset TOML names none."))),
+                folded(io.Float.Input(
+                    "validation_split", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip=(
+                        "Share of the pictures that is set apart: the loss on them tells when to stop, and they are "
+                        "never trained on. 0 is off."))),
+                folded(io.String.Input("validation_folder", default="", optional=True, tooltip=(
+                    "A folder whose pictures are all for validation, and none of them trained on. A path that is not "
+                    "absolute lies in ComfyUI's input folder. Empty: none."))),
+                *inputs_of(field for field in describe(DataOptions).values() if field.since),
             ],
             outputs=[
                 DataType.Output("data", display_name="data", tooltip="The pictures, for Train LoHa."),
                 io.String.Output("info", display_name="info",
                                  tooltip="Counts, buckets, and every picture that was left out with the reason."),
+                io.Image.Output("preview", display_name="preview", tooltip=(
+                    "Some of the pictures as they are trained: cut to their bucket, with the caption after shuffling "
+                    "and dropping, its tokens, and what of it is cut off.")),
             ],
         )
 
@@ -72,7 +97,7 @@ class LohaTrainingData(io.ComfyNode):
     def validate_inputs(cls, **values) -> bool:
         from .values import data_options, refuse_early
 
-        refuse_early(data_options, "dataset", values, _names(cls), DataOptions, CaptionOptions)
+        refuse_early(data_options, "dataset", values, _required(cls), DataOptions, CaptionOptions)
         return True
 
     @classmethod
@@ -92,7 +117,7 @@ class LohaTrainingData(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        from ..loha.training.data import TrainingData, describe_data, index_pictures
+        from ..loha.training.data import describe_data, index_pictures, training_data
         from .typed_paths import reach
         from .values import data_options
 
@@ -104,9 +129,9 @@ class LohaTrainingData(io.ComfyNode):
             bar.update_absolute(done, total)
 
         ledgers = Path(folder_paths.get_user_directory()) / "shinymas" / "pictures"
-        data = TrainingData(index_pictures(options, progress, ledgers=ledgers, may_read=reach()), options)
+        data = training_data(index_pictures(options, progress, ledgers=ledgers, may_read=reach()), options)
         info = "\n".join([describe_data(data), *notes])
-        return io.NodeOutput(data, info, ui={"text": [info]})
+        return io.NodeOutput(data, info, _preview(data), ui={"text": [info]})
 
 
 class LohaTrainingSettings(io.ComfyNode):
@@ -124,7 +149,7 @@ class LohaTrainingSettings(io.ComfyNode):
                     "its path, or its text. A path that is not absolute lies in ComfyUI's input folder. Not empty, it "
                     "takes the place of everything below but defaults.")),
                 *inputs_of((field for name, field in describe(TrainingSettings).items() if name not in _CONNECTED),
-                           multiline=["sample_prompts"], optional=["defaults"],
+                           multiline=["sample_prompts"],
                            first=["network_rank", "learning_rate", "max_train_epochs", "output_name"]),
             ],
             outputs=[
@@ -139,7 +164,7 @@ class LohaTrainingSettings(io.ComfyNode):
     def validate_inputs(cls, **values) -> bool:
         from .values import refuse_early, training_settings
 
-        refuse_early(training_settings, "config", values, _names(cls), TrainingSettings)
+        refuse_early(training_settings, "config", values, _required(cls), TrainingSettings)
         return True
 
     @classmethod
@@ -188,6 +213,9 @@ class TrainLoha(io.ComfyNode):
                 io.Image.Output("loss_curve", display_name="loss_curve", tooltip="The loss of every step."),
                 io.String.Output("report", display_name="report",
                                  tooltip="What was trained, how far, where its files are; one fact a line."),
+                LohaType.Output("best", display_name="best", tooltip=(
+                    "The LoHa that validated best, where pictures are set apart for validation; else the same as "
+                    "loha.")),
             ],
         )
 
@@ -213,5 +241,6 @@ class TrainLoha(io.ComfyNode):
             view.end(run.stopped_report() if run else "stopped: before the first step\nkept: nothing")
             raise
         report = run.report(loha, time.monotonic() - began)
-        chart = loss_chart(run.training.losses, run.training.learning_rates())
-        return io.NodeOutput(loha, chart, report, ui=view.output(report))
+        validation = [(one.step, one.loss) for one in run.training.validator.found]
+        chart = loss_chart(run.training.losses, run.training.learning_rates(), validation)
+        return io.NodeOutput(loha, chart, report, run.best(loha), ui=view.output(report))

@@ -24,14 +24,17 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
     if values["dataset"].strip():
         found = read_dataset(_source(values["dataset"]), defaults=values.get("defaults") or MODEL_CARD)
         folders = tuple(dataclasses.replace(one, path=typed_path(one.path)) for one in found.options.folders)
-        notes = [*_not_used(_data_said(values, found.options), "above"), *found.lines()]
+        notes = [*_not_used(_data_said(values, found.options), "here"), *found.lines()]
         return dataclasses.replace(found.options, folders=folders), notes
     folder = bare(values["folder"])
     if not folder:
         raise SettingsError("folder: empty. Give the folder that holds the pictures.")
     captions = CaptionOptions(**_known(CaptionOptions, values))
-    chosen = FolderOptions(typed_path(folder), captions=captions, flip=bool(values["flip"]))
-    return DataOptions((chosen,), **_known(DataOptions, values)), []
+    chosen = [FolderOptions(typed_path(folder), captions=captions, flip=bool(values["flip"]),
+                            validation_split=values.get("validation_split") or 0.0)]
+    if validation := bare(values.get("validation_folder") or ""):
+        chosen.append(FolderOptions(typed_path(validation), captions=captions, validation_split=1.0))
+    return DataOptions(tuple(chosen), **_known(DataOptions, values)), []
 
 
 def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
@@ -66,7 +69,7 @@ def refuse_early(read: Callable[[dict], object], source: str, values: dict, inpu
         read: `data_options` or `training_settings`.
         source: the widget whose TOML, if it has one, stands for all others.
         values: None, or missing, where a widget is connected: what it will say is not known yet.
-        inputs: the node's inputs.
+        inputs: the node's inputs that every prompt names.
         kinds: the dataclasses that the widgets are fields of. Where one is connected the others are
             still held against their ranges and choices, as ComfyUI would if this were not done here.
 
@@ -91,7 +94,8 @@ def _known(kind: type, values: dict) -> dict:
 def _data_said(values: dict, options: DataOptions) -> list[tuple[object, object]]:
     """Each widget beside a dataset's TOML, with what counts instead: of its folders, those that say otherwise."""
     of_folders = [(name, [getattr(one.captions, name) for one in options.folders]) for name in describe(CaptionOptions)]
-    of_folders += [("flip", [one.flip for one in options.folders]), ("folder", [""])]
+    of_folders += [("flip", [one.flip for one in options.folders]), ("folder", [""]), ("validation_folder", [""]),
+                   ("validation_split", [one.validation_split for one in options.folders])]
     pairs = [(value, getattr(options, name)) for name, value in _known(DataOptions, values).items()]
     return pairs + [
         (values[name], next((one for one in counting if one != values[name]), values[name]))

@@ -27,8 +27,9 @@ def inputs_of(fields: Iterable[Described], multiline: Iterable[str] = (), first:
     return [item if name in shown else folded(item) for name, item in made]
 
 
-def _input(field: Described, tall: bool, may_miss: bool) -> io.Input:
-    shared = {"default": field.default, "tooltip": field.help, "optional": may_miss}
+def _input(field: Described, tall: bool, optional: bool) -> io.Input:
+    # Also where it came later: prompts saved before do not name it.
+    shared = {"default": field.default, "tooltip": field.help, "optional": optional or bool(field.since)}
     if field.choices:
         return io.Combo.Input(field.name, options=list(field.choices), **shared)
     if field.kind is bool:

@@ -1,7 +1,8 @@
 """A whole training step at SD 1.5's size: ours, LyCORIS, and a plain LoRA of as many parameters.
 
 Forward, backward and AdamW under fp16 autocast over fp16 weights, U-Net and text encoder, the page's 302 modules. On a
-CPU a small model in float32, which shows that it runs. What is measured beyond that: the memory that a step takes
+CPU SD 1.5's two widest levels of weights in float32, small and larger pictures: a LoHa's own work is by the weight, the
+U-Net's by the pixel. What is measured beyond that: the memory that a step takes
 beyond models, parameters and the optimiser's moments, and where the GPU's time goes.
 """
 
@@ -29,12 +30,12 @@ _CAPTION = "Kazano Hiori, 1girl, smile, school uniform, blue hair, outdoors, loo
 
 
 def cases(session: Session) -> Iterator[Case]:
-    """A case for each batch size, ours first; a note gives LoHa ÷ LoRA."""
+    """A case for each size of a batch, ours first; a note gives LoHa ÷ LoRA."""
     on_gpu = session.device.type == "cuda"
-    pixels, batches = (640, (4, 8)) if on_gpu else (64, (1,))
-    bench = _Bench(session.device, pixels)
-    for batch in batches:
-        contenders = bench.contenders(batch)
+    sizes = ((4, 640), (8, 640)) if on_gpu else ((1, 64),) if session.quick else ((2, 128), (2, 256))
+    bench = _Bench(session.device, is_small=session.quick)
+    for batch, pixels in sizes:
+        contenders = bench.contenders(batch, pixels)
         timings = interleaved(contenders, session.device, session.seconds)
         rows = [Row(one.name, timings[one.name], peak_temporary(one, session.device),
                     launches=kernel_launches(one) if on_gpu else None) for one in contenders]
@@ -42,7 +43,7 @@ def cases(session: Session) -> Iterator[Case]:
         notes = [f"LoHa ÷ LoRA {ours.timing.median / lora.timing.median:.3f} in time, {ours.peak / lora.peak:.3f} in "
                  "memory", *bench.failed]
         yield Case("training step", f"{bench.title}, batch {batch} at {pixels} px, with AdamW", rows, "; ".join(notes))
-        if on_gpu and batch == batches[0]:
+        if on_gpu and (batch, pixels) == sizes[0]:
             for one in (contenders[0], contenders[-1]):
                 print(f"where the GPU's time goes: {one.name}\n{_profile(one)}", flush=True)
 
@@ -50,11 +51,11 @@ def cases(session: Session) -> Iterator[Case]:
 class _Bench:
     """The contenders, each on models of its own, which lie beside one another on the device."""
 
-    def __init__(self, device: torch.device, pixels: int) -> None:
+    def __init__(self, device: torch.device, *, is_small: bool) -> None:
         from shinymas_loha.loha.training.network.loha_network import LohaNetwork
         from shinymas_loha.loha.training.settings import TrainingSettings
 
-        self._device, self._pixels = device, pixels
+        self._device, self._is_small = device, is_small
         self._precision = "fp16" if device.type == "cuda" else "fp32"
         self._settings = TrainingSettings(network_rank=_RANK, network_alpha=_ALPHA, mixed_precision=self._precision)
         self.failed: list[str] = []
@@ -76,11 +77,11 @@ class _Bench:
         self._made.append(("plain LoRA", models, lora, lambda: put_on(lora, layers), ""))
         self.title = f"{len(names)} modules, {numbers / 1e6:.1f} M parameters each, {self._precision}"
 
-    def contenders(self, batch: int) -> list[Contender]:
+    def contenders(self, batch: int, pixels: int) -> list[Contender]:
         """Those that run here; a peer that fails is noted in `failed`."""
         found = []
         for name, models, network, put, backend in self._made:
-            one = Contender(name, self._stepping(models, network, put, backend, batch), restore=lambda: None)
+            one = Contender(name, self._stepping(models, network, put, backend, batch, pixels), restore=lambda: None)
             try:
                 one.run()
             except Exception as error:
@@ -94,15 +95,15 @@ class _Bench:
     def _models(self):
         if self._device.type == "cuda":
             return sd15_models(self._device, torch.float16)
-        return small_models((32, 64), 64, self._device)
+        return small_models(*(((32, 64), 64) if self._is_small else ((320, 640), 768)), self._device)
 
     def _stepping(self, models, network: nn.Module, put: Callable[[], AbstractContextManager], backend: str,
-                  batch: int) -> Callable[[], None]:
+                  batch: int, pixels: int) -> Callable[[], None]:
         from shinymas_loha.loha.training.objective.loss import Step
         from shinymas_loha.loha.training.objective.noise import Draw
 
         generator = torch.Generator().manual_seed(batch)
-        side = self._pixels // 8
+        side = pixels // 8
         latents, noise, posterior = (
             torch.randn(batch, 4, side, side, generator=generator).to(self._device) for _ in range(3))
         drawn = Draw(noise, posterior, torch.randint(1000, (batch,), generator=generator).to(self._device))

@@ -103,9 +103,9 @@ def widgets(run: Run) -> tuple[dict, dict]:
     data = options.DataOptions(resolution=run.resolution, batch_size=run.batch_size)
     captions = options.CaptionOptions()
     data_values = {
-        "folder": "shinymas", **{item.name: getattr(data, item.name) for item in fields(data) if item.metadata},
-        **{item.name: getattr(captions, item.name) for item in fields(captions)}, "flip": False, "dataset": "",
-        "defaults": settings.defaults}
+        "folder": "shinymas", **_widgets(data, later=False), **_widgets(captions, later=False), "flip": False,
+        "dataset": "", "defaults": settings.defaults, "validation_split": 0.0, "validation_folder": "",
+        **_widgets(data, later=True)}
     KINDS.update(_kinds(data_values, setting_values))
     return data_values, setting_values
 
@@ -161,16 +161,24 @@ def build(run: Run) -> dict:
     return graph.document(f"5817a5c0-10fa-4000-8000-0000000001{run.version[1]}{run.version[3]}")
 
 
+def _widgets(options: object, *, later: bool) -> dict[str, object]:
+    """Those of version 0.1.0, or those that came later, which stand below all others."""
+    return {item.name: getattr(options, item.name) for item in fields(options)
+            if item.metadata and bool(item.metadata["since"]) == later}
+
+
 def _kinds(data: dict, settings: dict) -> dict[str, Kind]:
     return {
         "ShinyMasTrainingData": Kind(
-            outputs=[("data", "SHINYMAS_DATA"), ("info", "STRING")], widgets=list(data), origin=PACK),
+            outputs=[("data", "SHINYMAS_DATA"), ("info", "STRING"), ("preview", "IMAGE")], widgets=list(data),
+            origin=PACK),
         "ShinyMasTrainingSettings": Kind(
             outputs=[("settings", "SHINYMAS_SETTINGS"), ("info", "STRING")], widgets=list(settings), origin=PACK),
         "ShinyMasTrainLoha": Kind(
             [("model", "MODEL"), ("clip", "CLIP"), ("vae", "VAE"), ("data", "SHINYMAS_DATA"),
              ("settings", "SHINYMAS_SETTINGS"), ("resume", "SHINYMAS_LOHA")],
-            [("loha", "SHINYMAS_LOHA"), ("loss_curve", "IMAGE"), ("report", "STRING")], origin=PACK),
+            [("loha", "SHINYMAS_LOHA"), ("loss_curve", "IMAGE"), ("report", "STRING"), ("best", "SHINYMAS_LOHA")],
+            origin=PACK),
         "ShinyMasSaveLoha": Kind(
             [("loha", "SHINYMAS_LOHA")], [("path", "STRING")], ["name", "precision", "write_cast"], origin=PACK),
     }

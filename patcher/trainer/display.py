@@ -12,7 +12,9 @@ import comfy.utils
 
 from ...loha import Loha
 from ...loha.training.run.chart import thinned
+from ...loha.training.run.outcome import validation_line
 from ...loha.training.run.progress import Progress, Watcher
+from ...loha.training.run.validation import Validation
 from ..messages import clock
 from .run import Run
 from .samples import Samples
@@ -38,12 +40,13 @@ class RunView:
         self._server = PromptServer.instance
         self._node_id = node_id
         self._advice: list[str] = []
-        self._curve: dict[str, Any] = {"total": 1, "points": []}
+        self._curve: dict[str, Any] = {"total": 1, "points": [], "validation": []}
         self._send(line="preparing")  # and nothing of the run before stays
 
-    def show(self, line: str, losses: Sequence[float], total: int) -> None:
-        """The run as it goes: `line` over the curve of the `losses` of all steps so far, out of `total`."""
-        self._curve = {"total": total, "points": thinned(losses, _POINTS)}
+    def show(self, line: str, losses: Sequence[float], total: int, validation: Sequence[tuple[int, float]]) -> None:
+        """The run as it goes: `line` over the curve of the `losses` of all steps so far, out of `total`, and of the
+        validations (step, loss)."""
+        self._curve = {"total": total, "points": thinned(losses, _POINTS), "validation": validation[-_POINTS:]}
         self._send(line=line)
 
     def advise(self, text: str) -> None:
@@ -76,17 +79,42 @@ class Display:
         if run.resumption:
             _log.warning("Train LoHa: %s", run.resumption)
         self._told = 0.0
+        self._line = ""
 
     def watcher(self) -> Watcher:
-        return Watcher(on_step=self._on_step, on_epoch=self._on_epoch)
+        return Watcher(on_step=self._on_step, on_epoch=self._on_epoch, on_validating=self._on_validating,
+                       on_validation=self._on_validation)
 
     def _on_step(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._told >= _SECONDS or progress.step == progress.total_steps:
-            self._told = now
+        self._line = progress_line(progress)
+        if self._is_time() or progress.step == progress.total_steps:
             self._bar.update_absolute(progress.step, progress.total_steps)
-            self._view.show(progress_line(progress) + self._below, self._training.losses, progress.total_steps)
+            self._show(self._line)
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def _on_validating(self, done: int, number: int) -> None:
+        if self._is_time():
+            self._show(f"{self._line}\nvalidating: picture {done} of {number}")
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def _on_validation(self, validation: Validation) -> None:
+        _log.info("Train LoHa: %s", validation_line(validation, self._training.validator.best))
+        self._show(self._line)
+
+    def _show(self, line: str) -> None:
+        found = self._training.validator.found
+        if found:
+            line += f"\n{validation_line(found[-1], self._training.validator.best)}"
+        self._view.show(line + self._below, self._training.losses, self._training.total_steps,
+                        [(one.step, one.loss) for one in found])
+
+    def _is_time(self) -> bool:
+        """Whether a message is due, which then is to be sent."""
+        now = time.monotonic()
+        if now - self._told < _SECONDS:
+            return False
+        self._told = now
+        return True
 
     def _on_epoch(self, epoch: int, loha: Callable[[], Loha]) -> None:
         for picture in self._samples.after(epoch, loha):

@@ -23,8 +23,10 @@ from ...loha.training.run.fingerprint import Comparison
 from ...loha.training.run.folder import RunFolder, check_output_name, state_beside
 from ...loha.training.run.loop import Training
 from ...loha.training.run.memory import require
+from ...loha.training.run.outcome import character_lines, validation_lines
 from ...loha.training.run.processes import World
 from ...loha.training.run.progress import Watcher
+from ...loha.training.run.validation import check_validation
 from ...loha.training.settings.hyper_parameters import TrainingSettings
 from ...text import show
 from .. import loras
@@ -83,24 +85,26 @@ class Run:
 
     def kept(self) -> str:
         """What an early end has left, and how to go on from it."""
-        if not self.training.kept:
+        kept = self.training.keeper.kept
+        if not kept:
             return "nothing was trained that could be kept"
-        return (f"the network after step {self.training.kept} is kept: go on with --resume and the newest file in "
+        return (f"the network after step {kept} is kept: go on with --resume and the newest file in "
                 f"{show(self.folder, 300)}")
 
     def stopped_report(self) -> str:
         """`key: value` lines on a run that ended early: what is kept, where, and how to go on."""
-        training = self.training
+        training, keeper = self.training, self.training.keeper
         lines = [f"stopped: after step {training.done} of {training.total_steps}"]
-        if training.not_kept:
-            lines.append(f"not kept: {training.not_kept}")
-        if not training.last_file:
-            nothing = "nothing new; go on from the same file as before" if training.kept else "nothing"
+        if keeper.not_kept:
+            lines.append(f"not kept: {keeper.not_kept}")
+        lines += validation_lines(training)[:2]
+        if not keeper.last_file:
+            nothing = "nothing new; go on from the same file as before" if keeper.kept else "nothing"
             return "\n".join([*lines, f"kept: {nothing}"])
-        path = Path(training.last_file.path)
+        path = Path(keeper.last_file.path)
         name = next((path.relative_to(root) for root in loras.folders() if path.is_relative_to(root)), path)
         return "\n".join([
-            *lines, f"kept: step {training.kept}, in {show(path, 300)}",
+            *lines, f"kept: step {keeper.kept}, in {show(path, 300)}",
             f"to go on: press R, choose {show(name, 200)} in Load LoHa, connect it to resume (in the shipped graphs: "
             "switch it on) and run; no step is lost",
             "to use it as it is: the same file, in Load LoHa before Apply LoHa",
@@ -116,8 +120,15 @@ class Run:
             f"steps per epoch: {training.steps_per_epoch}",
             f"loss: {losses[0]:.5f} at first, {sum(tail) / len(tail):.5f} over the last {len(tail)} steps",
             f"seconds: {seconds:.1f}",
-            f"folder: {show(self.folder, 300)}", *self.notes,
+            f"folder: {show(self.folder, 300)}", *validation_lines(training), *self.notes, *character_lines(training),
         ])
+
+    def best(self, loha: Loha) -> Loha:
+        """The LoHa that validated best, as its file says; `loha`, the last, where none was validated."""
+        found = self.training.validator.best
+        if found is None or not self.training.keeper.folder.best.is_file():
+            return loha
+        return files.read(self.training.keeper.folder.best)
 
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
@@ -141,6 +152,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         start = files.read(settings.init_from)
     check_output_name(output, settings)
     run_length(settings, data.batches_per_epoch(world.size))
+    check_validation(settings, data)
     models = TrainingModels(model, clip, vae, settings.mixed_precision)
     models.load()
     notes = list(models.notes)
@@ -160,7 +172,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         else:
             made = str(RunFolder.create(output, settings, loras.hidden_by).path) if world.is_first else None
             path = Path(world.share("folder", made))
-        run.folder = RunFolder(path, settings)
+        run.keeper.folder = RunFolder(path, settings)
     return Run(run, models, path, (*notes, *run.notes))
 
 

@@ -47,9 +47,10 @@ _INTO_SUBGRAPH = """() => {
     return app.graph.convertToSubgraph(new Set([node])).node.id;
 }"""
 # What the server would say of a run; the picture of the chart afterwards.
-_TELL = """(points) => {
+_TELL = """(told) => {
+    const [points, validation] = Array.isArray(told) ? [told] : [told.points, told.validation];
     const node = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha");
-    const detail = { node: String(node.id), points, total: 5 };
+    const detail = { node: String(node.id), points, total: 5, validation };
     app.api.dispatchEvent(new CustomEvent("shinymas.training", { detail }));
     return node.shinymasLoss.chart.innerHTML;
 }"""
@@ -114,6 +115,32 @@ def test_the_chart_shows_every_step_and_the_nodes_what_they_said(front_end):
     assert "shinymas_said" not in saved and "shinymas_loss" not in saved
 
 
+# Centres of the validations' dots, and of the ring about the best.
+_VALIDATIONS = """() => {
+    const { chart, validation } = app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha").shinymasLoss;
+    const centres = (kind) => [...chart.querySelectorAll(`circle.${kind}`)].map(
+        (circle) => [Number(circle.getAttribute("cx")), Number(circle.getAttribute("cy"))]);
+    return { validation, dots: centres("dot"), best: centres("best") };
+}"""
+
+
+def test_validations_are_drawn_and_the_best_is_ringed(front_end):
+    _drop_training(front_end, _CONFIG)
+    front_end.set_widget("ShinyMasTrainingData", "validation_split", 0.5)
+    front_end.set_widget("ShinyMasSaveLoha", "name", f"validated-{front_end.name}")
+    front_end.run()
+    seen = front_end.page.evaluate(_VALIDATIONS)
+    assert [step for step, _ in seen["validation"]] == [1, 2, 3]
+    losses = [loss for _, loss in seen["validation"]]
+    best = losses.index(min(losses))
+    assert len(seen["dots"]) == 3 and seen["best"] == [seen["dots"][best]]
+    assert seen["best"][0][1] == max(y for _, y in seen["dots"]), "down is less"
+    said = front_end.page.evaluate(_SAID, "ShinyMasTrainLoha")
+    assert f"best: after epoch {best + 1} (step {best + 1}), validation loss " in said
+    front_end.page.evaluate(_TELL, [[1, 0.2], [2, 0.1]])
+    assert front_end.page.evaluate(_VALIDATIONS)["dots"] == [], "of the run before"
+
+
 # What lies far off the view, or is tiny, is not in the page at all.
 _LOOK_AT = """() => {
     app.canvas.ds.scale = 1;
@@ -135,7 +162,8 @@ _CONTRAST = """() => {
         return (more + 0.05) / (less + 0.05);
     };
     return { ground, text: against(getComputedStyle(chart.querySelector("text")).fill),
-             mean: against(getComputedStyle(chart.querySelector(".mean")).stroke) };
+             mean: against(getComputedStyle(chart.querySelector(".mean")).stroke),
+             validation: against(getComputedStyle(chart.querySelector(".validation")).stroke) };
 }"""
 _IN_PAGE = """() => document.contains(
     app.graph.nodes.find((node) => node.type === "ShinyMasTrainLoha").shinymasLoss.chart)"""
@@ -144,7 +172,7 @@ _IN_PAGE = """() => document.contains(
 @pytest.mark.parametrize(("theme", "is_dark"), [("light", False), ("dark", True)])
 def test_the_chart_is_of_the_theme(front_end, theme, is_dark):
     front_end.drop(GRAPH)
-    front_end.page.evaluate(_TELL, [[1, 0.2], [2, 0.1], [5, 0.15]])
+    front_end.page.evaluate(_TELL, {"points": [[1, 0.2], [2, 0.1], [5, 0.15]], "validation": [[2, 0.2], [5, 0.1]]})
     try:
         front_end.set_setting("Comfy.ColorPalette", theme)
         front_end.page.evaluate(_LOOK_AT)
@@ -153,7 +181,7 @@ def test_the_chart_is_of_the_theme(front_end, theme, is_dark):
     finally:
         front_end.set_setting("Comfy.ColorPalette", "dark")
     assert (seen["ground"] < 0.2) == is_dark
-    assert seen["text"] >= 4.5 and seen["mean"] >= 3
+    assert seen["text"] >= 4.5 and seen["mean"] >= 3 and seen["validation"] >= 3
 
 
 def test_cancel_says_what_is_kept_and_how_to_go_on(front_end):

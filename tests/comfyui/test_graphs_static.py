@@ -105,7 +105,7 @@ def test_every_widget_has_a_value_that_its_node_takes(graph, object_info):
         assert len(node["widgets_values"]) == len(expected), node["type"]
         for value, (name, kind, options) in zip(node["widgets_values"], expected, strict=True):
             assert isinstance(value, WIDGET_TYPES[kind]), (node["type"], name)
-            if kind == "COMBO" and name not in FOLDERS and name not in TAGGERS:  # what is in the folders is up to the person
+            if kind == "COMBO" and name not in {*FOLDERS, *TAGGERS}:  # what is in the folders is up to the person
                 assert value in options["options"], (node["type"], name)
             if "min" in options:
                 assert options["min"] <= value <= options["max"], (node["type"], name)

@@ -45,4 +45,4 @@ def test_a_filled_dataset_says_what_does_not_count(info, base):
     lines = info(DATA, dataset=toml, folder="elsewhere", resolution=192, batch_size=4, shuffle=True, flip=True,
                  extension=".caption")
     # folder, resolution, shuffle and extension; the batch of 4 is the dataset's too, and so is the flip.
-    assert "note: 4 settings above differ and are not used" in lines
+    assert "note: 4 settings here differ and are not used" in lines

@@ -96,7 +96,7 @@ def test_eight_bit_adamw_saves_and_goes_on(training):
     asked = iter([False, False, True])
     with pytest.raises(Stopped):
         first.run(Watcher(should_stop=lambda: next(asked)))
-    state = read_state(first.folder.path / STATE_FILE)
+    state = read_state(first.keeper.folder.path / STATE_FILE)
     assert state.step == 3
     kept, read = (list(_tensors(one.optimiser["state"])) for one in (first.state(), state))
     assert len(kept) == len(read) and all(

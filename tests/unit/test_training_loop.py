@@ -52,9 +52,9 @@ def test_a_cancelled_run_goes_on_bit_for_bit(training, step):
     first = training(lr_scheduler="model card")
     with pytest.raises(Cancelled):
         first.run(stop_after(step))
-    state = read_state(first.folder.path / STATE_FILE)
+    state = read_state(first.keeper.folder.path / STATE_FILE)
     assert state.step == step
-    second = training(folder=first.folder, resume=state, lr_scheduler="model card")
+    second = training(folder=first.keeper.folder, resume=state, lr_scheduler="model card")
     second.run()
     assert second.losses == whole.losses
     assert same(second.network.state_dict(), whole.network.state_dict())
@@ -65,9 +65,9 @@ def test_a_cancelled_run_leaves_a_loha_to_go_on_from(training):
     run = training(save_every_n_epochs=0)
     with pytest.raises(Cancelled):
         run.run(stop_after(2))
-    kept = sorted(path.name for path in run.folder.path.iterdir())
+    kept = sorted(path.name for path in run.keeper.folder.path.iterdir())
     assert kept == ["tiny-step00000002.safetensors", STATE_FILE]
-    loha = files.read(run.folder.path / kept[0])
+    loha = files.read(run.keeper.folder.path / kept[0])
     assert len(loha.modules) == len(run.network.factors)
     assert state_beside(loha).step == 2
 
@@ -87,7 +87,7 @@ def test_cancelling_in_the_middle_of_a_step_keeps_the_last_whole_one(training, t
             run.run()
     finally:
         handle.remove()
-    assert read_state(run.folder.path / STATE_FILE).step == 2
+    assert read_state(run.keeper.folder.path / STATE_FILE).step == 2
     assert [module.__dict__.get("forward") for module in tiny_models.unet.modules()] == before
 
 
@@ -96,27 +96,27 @@ def test_should_stop_ends_the_run_after_the_step(training):
     asked = iter([False, True])
     with pytest.raises(Stopped, match="after step 2 of 6"):
         run.run(Watcher(should_stop=lambda: next(asked)))
-    assert read_state(run.folder.path / STATE_FILE).step == 2
+    assert read_state(run.keeper.folder.path / STATE_FILE).step == 2
 
 
 def test_files_of_a_run(training):
     run = training(max_train_epochs=4, save_every_n_epochs=1, keep_last=2)
     seen = []
     loha = run.run(Watcher(on_epoch=lambda epoch, make: seen.append((epoch, len(make().modules)))))
-    assert sorted(path.name for path in run.folder.path.iterdir()) == [
+    assert sorted(path.name for path in run.keeper.folder.path.iterdir()) == [
         "tiny-000003.safetensors", "tiny-000004.safetensors", "tiny.safetensors", STATE_FILE]
-    written = files.read(run.folder.path / "tiny.safetensors")
+    written = files.read(run.keeper.folder.path / "tiny.safetensors")
     assert all(torch.equal(written.modules[name].w1_a, module.w1_a) for name, module in loha.modules.items())
     assert [epoch for epoch, _ in seen] == [1, 2, 3, 4]
-    assert training(max_train_epochs=1).folder.path.name == "tiny-2"
+    assert training(max_train_epochs=1).keeper.folder.path.name == "tiny-2"
 
 
 def test_an_older_file_means_its_weights_alone(training):
     run = training()
     run.run()
-    older = files.read(run.folder.path / "tiny-000001.safetensors")
+    older = files.read(run.keeper.folder.path / "tiny-000001.safetensors")
     assert state_beside(older) is None
-    assert state_beside(files.read(run.folder.path / "tiny.safetensors")).step == run.total_steps
+    assert state_beside(files.read(run.keeper.folder.path / "tiny.safetensors")).step == run.total_steps
 
 
 @pytest.mark.parametrize("where", ["latents", "weight", "gradient"])
@@ -144,7 +144,7 @@ def test_nan_stops_with_the_last_good_state(training, tiny_models, where):
     with pytest.raises(TrainingError, match="step 3 of 6: the (loss|gradient's norm) is nan"):
         run.run(Watcher(on_step=spoil))
     if where != "weight":
-        state = read_state(run.folder.path / STATE_FILE)
+        state = read_state(run.keeper.folder.path / STATE_FILE)
         assert state.step == 2
         assert all(tensor.isfinite().all() for tensor in state.parameters.values())
 
@@ -180,8 +180,8 @@ def test_a_step_that_drops_every_module_changes_nothing_and_is_counted(training,
     first = make()
     with pytest.raises(Cancelled):
         first.run(stop_after(empty.index(True) + 1))
-    state = read_state(first.folder.path / STATE_FILE)
-    second = make(folder=first.folder)
+    state = read_state(first.keeper.folder.path / STATE_FILE)
+    second = make(folder=first.keeper.folder)
     assert second.resume(state)
     second.run()
     assert second.losses == whole.losses
@@ -202,8 +202,8 @@ def test_accumulating_two_batches_is_one_larger_batch(training):
     loss, rate = [], []
     one.run(Watcher(on_step=lambda progress: (loss.append(progress.loss), rate.append(progress.gradient_norm))))
     pictures = one._data.epoch(one._settings.seed, 0)[:2]
-    by_hand = training(data={"batch_size": 1}, folder=one.folder)
-    by_hand.network.load_state_dict(training(folder=one.folder).network.state_dict())
+    by_hand = training(data={"batch_size": 1}, folder=one.keeper.folder)
+    by_hand.network.load_state_dict(training(folder=one.keeper.folder).network.state_dict())
     with torch.no_grad(), by_hand.network.attached():
         losses = torch.cat([by_hand._batch_losses(picture) for picture in pictures])
     assert loss[0] == pytest.approx(float(losses.mean()), rel=1e-5)
@@ -222,7 +222,7 @@ def test_the_last_group_of_an_epoch_is_divided_as_a_whole_one(training):
 
     run.run(Watcher(on_step=on_step))
     third = run._data.epoch(run._settings.seed, 0)[2]
-    by_hand = training(folder=run.folder)
+    by_hand = training(folder=run.keeper.folder)
     by_hand.network.load_state_dict(before)
     with by_hand.network.attached():
         by_hand.network.begin_step(1, 0)

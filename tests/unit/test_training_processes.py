@@ -1,6 +1,7 @@
 """Several processes that train one network: what they add up, and what becomes of the others when one fails."""
 
 import re
+from pathlib import Path
 
 import pytest
 from ranks import run_ranks
@@ -48,7 +49,7 @@ try:
 except LohaError as error:
     if world.is_to_say(str(error)):
         print("error:", error)
-    print("kept", run.kept, "of", state["done"])
+    print("kept", run.keeper.kept, "of", state["done"])
     world.leave(1, str(error))
 """
 
@@ -145,3 +146,23 @@ except ProcessFailed as error:
     assert (first, third) == (3, 3), (text, other)
     wanted = "error: the cause" if "leave" in last else "error: another process of this run is gone without a word"
     assert wanted in text and wanted in other
+
+
+def test_two_validate_as_one(train, tmp_path):
+    """Each its share of the pictures; both know the whole, and end at the same step."""
+    code = TRAIN.format(here=str(tmp_path), unit_conftest=str(Path(__file__).with_name("conftest.py")), on_step="pass",
+                        on_epoch="pass")
+    code = code.replace("repeats=1)", "repeats=1, validation_split=0.6)").replace(
+        "data = TrainingData(", "data = training_data(").replace("max_train_epochs=20", "max_train_epochs=2")
+    code = code.replace("    world.leave(0)", """    for one in run.validator.found:
+        print("found", one.step, f"{one.loss:.6f}", *(f"{loss:.6f}" for loss in one.by_timestep))
+    world.leave(0)""", 1)
+    two = run_ranks(code, seconds=300)
+    assert [code for code, _ in two] == [0, 0], two
+    (_, alone), = run_ranks(code.replace('/ "tiny"', '/ "alone"'), size=1, seconds=300)
+    numbers = [[list(map(float, line.split()[1:])) for line in text.splitlines() if line.startswith("found ")]
+               for text in (*(text for _, text in two), alone)]
+    assert len(numbers[0]) == 2 and numbers[0] == numbers[1]
+    assert [one[0] for one in numbers[2]] == [one[0] for one in numbers[0]] == [1.0, 2.0]
+    for ours, theirs in zip(numbers[0], numbers[2], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)

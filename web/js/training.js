@@ -25,7 +25,7 @@ function addChart(node) {
   box.append(line, chart);
   const widget = node.addDOMWidget(NAME, NAME, box, { serialize: false, getMinHeight: () => 190 });
   widget.serialize = false;
-  node.shinymasLoss = { line, chart, points: [], total: 1 };
+  node.shinymasLoss = { line, chart, points: [], total: 1, validation: [] };
   draw(node.shinymasLoss);
 }
 
@@ -39,14 +39,28 @@ function means(losses) {
   });
 }
 
-// What the axis of the losses shows. One wild step must not flatten all the others.
-function range(losses) {
+// What the axis of the losses shows. One wild step must not flatten all the others; every validation is in it.
+function range(losses, found) {
   const sorted = [...losses].sort((a, b) => a - b);
-  const [low, high] = [sorted[0], sorted[Math.floor(0.99 * (sorted.length - 1))]];
+  const low = Math.min(sorted[0], ...found);
+  const high = Math.max(sorted[Math.floor(0.99 * (sorted.length - 1))], ...found);
   return high > low ? [low, high] : [low - 0.05, low + 0.05];
 }
 
-function draw({ chart, points, total }) {
+// The loss on pictures that are not trained on: a dot each time, a ring about the best.
+function validated(validation, across, up) {
+  if (!validation.length) return [];
+  const places = validation.map(([step, loss]) => [across(step).toFixed(1), up(loss).toFixed(1)]);
+  const losses = validation.map(([, loss]) => loss);
+  const [x, y] = places[losses.indexOf(Math.min(...losses))];
+  return [
+    svg("polyline", { class: "validation", points: places.map((place) => place.join(",")).join(" ") }),
+    ...places.map(([cx, cy]) => svg("circle", { class: "dot", cx, cy, r: 2 })),
+    svg("circle", { class: "best", cx: x, cy: y, r: 5 }),
+  ];
+}
+
+function draw({ chart, points, total, validation = [] }) {
   const shown = points.filter(([, loss]) => Number.isFinite(loss));
   const losses = shown.map(([, loss]) => loss);
   const axes = svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}` });
@@ -54,7 +68,8 @@ function draw({ chart, points, total }) {
     chart.replaceChildren(axes);
     return;
   }
-  const [low, high] = range(losses);
+  const found = validation.map(([, loss]) => loss).filter(Number.isFinite);
+  const [low, high] = range(losses, found);
   const across = (step) => LEFT + (total > 1 ? (step - 1) / (total - 1) : 0) * (RIGHT - LEFT);
   const up = (loss) => BOTTOM - Math.min(1, Math.max(0, (loss - low) / (high - low))) * (BOTTOM - TOP);
   const curve = (name, values) => svg("polyline", {
@@ -66,7 +81,8 @@ function draw({ chart, points, total }) {
   const steps = [[1, "start"], ...(total > 4 ? [[middle, "middle"]] : []), ...(total > 1 ? [[total, "end"]] : [])];
   marks.push(...steps.map(([step, anchor]) => svg(
     "text", { x: across(step), y: BOTTOM + 14, "text-anchor": anchor }, step === 1 ? "step 1" : String(step))));
-  chart.replaceChildren(axes, curve("each", losses), curve("mean", means(losses)), ...marks);
+  chart.replaceChildren(
+    axes, curve("each", losses), curve("mean", means(losses)), ...validated(validation, across, up), ...marks);
 }
 
 // The curve that came with what a node said, so that both come back together.
@@ -78,12 +94,12 @@ export function showCurve(node, output) {
 }
 
 // Each message holds the whole run, so that a page loaded in the middle of it needs nothing else.
-function onMessage({ detail: { node: path, points, total, line, output } }) {
+function onMessage({ detail: { node: path, points, total, validation, line, output } }) {
   const node = nodeAt(path);
   const loss = node?.shinymasLoss;
   if (!loss) return;
   loss.line.textContent = line ?? "";
-  draw(Object.assign(loss, { points, total }));
+  draw(Object.assign(loss, { points, total, validation }));
   // Of a run that ended early ComfyUI keeps nothing; of one that goes on, the one before says nothing any more.
   const kept = output ?? { text: [""] };
   keepOutput(node, path, kept);

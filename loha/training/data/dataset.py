@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,8 @@ from .buckets import Size
 from .captions import varied
 from .index import PictureIndex
 from .pictures import fitted, read_pixels
+
+_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,17 @@ class Batch:
 
 
 class TrainingData:
-    """The pictures of a run. Keeps no state between calls: everything follows from the arguments."""
+    """The pictures of a run. Keeps no state between calls: everything follows from the arguments.
 
-    def __init__(self, index: PictureIndex, options: DataOptions) -> None:
+    Args:
+        index: the pictures to train on.
+        validation: those that are set apart, where some are; see `training_data`.
+    """
+
+    def __init__(self, index: PictureIndex, options: DataOptions, validation: TrainingData | None = None) -> None:
         self.index = index
         self.options = options
+        self.validation = validation
         self._repeats = [index.folder(picture).repeats for picture in range(len(index))]
 
     def __len__(self) -> int:
@@ -119,15 +129,15 @@ class TrainingData:
         ]
 
     def pixels(self, batch: Batch, seed: int) -> Tensor:
-        """The batch's pictures: (batch, 3, height, width) float32 in 0 … 1 on the CPU.
+        """The batch's pictures: (batch, 3, height, width) float32 in 0 … 1 on the CPU. Raises as `picture`."""
+        pictures = (item.picture for item in batch.items)
+        return torch.stack(self.pictures(list(zip(pictures, self.is_flipped(batch, seed), strict=True))))
 
-        Raises:
-            PictureError: a picture broke or vanished since it was indexed.
-        """
-        flips = self.is_flipped(batch, seed)
-        return torch.stack(
-            [self.picture(item.picture, flip) for item, flip in zip(batch.items, flips, strict=True)]
-        )
+    def pictures(self, wanted: Sequence[tuple[int, bool]]) -> list[Tensor]:
+        """What `picture` gives for each (picture, flipped), read by threads. Raises as `picture`."""
+        # Decoding and scaling leave Python's lock: a batch is there in the time of its slowest picture.
+        with ThreadPoolExecutor(_THREADS, "pictures") as pool:
+            return list(pool.map(self.picture, *zip(*wanted, strict=True))) if wanted else []
 
     def picture(self, picture: int, flipped: bool) -> Tensor:
         """One picture at its bucket's size: (3, height, width) float32 in 0 … 1.

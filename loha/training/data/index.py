@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -89,6 +89,17 @@ class PictureIndex:
     def bucket(self, picture: int) -> Size:
         width, height = self.buckets[picture]
         return int(width), int(height)
+
+    def part(self, pictures: Sequence[int]) -> PictureIndex:
+        """An index of these pictures alone. What was left out and where captions came from stays as it was."""
+        rows = np.asarray(pictures, np.intp)
+        place = {picture: at for at, picture in enumerate(pictures)}
+        return replace(
+            self, folder_of=self.folder_of[rows], sizes=self.sizes[rows], buckets=self.buckets[rows],
+            contents=self.contents[rows], names=tuple(self.names[row] for row in rows),
+            captions=tuple(self.captions[row] for row in rows),
+            layouts={layout: found for layout, of in self.layouts.items()
+                     if (found := tuple(place[picture] for picture in of if picture in place))})
 
 
 @dataclass(frozen=True)

@@ -80,32 +80,41 @@ class Latents:
             PictureError: a picture broke or vanished since it was indexed.
             FileError: the disk cache cannot be written.
         """
-        mode = self._data.options.latent_cache
-        if mode == "none":
+        if self._data.options.latent_cache == "none":
             return self._encode(self._data.pixels(batch, seed))
-        one = self._from_memory if mode == "memory" else self._from_disk
-        flips = self._data.is_flipped(batch, seed)
-        found = [one(item.picture, flip) for item, flip in zip(batch.items, flips, strict=True)]
+        pictures = (item.picture for item in batch.items)
+        found = self._found(list(zip(pictures, self._data.is_flipped(batch, seed), strict=True)))
         return Posterior(torch.cat([each.mean for each in found]), torch.cat([each.std for each in found]))
 
-    def _fresh(self, picture: int, flipped: bool) -> Posterior:
-        posterior = self._encode(self._data.picture(picture, flipped)[None])
-        return Posterior(posterior.mean.cpu().contiguous(), posterior.std.cpu().contiguous())
+    def of(self, picture: int) -> Posterior:
+        """One picture's posterior, not mirrored: (1, 4, height / 8, width / 8) on the CPU. Raises as a call."""
+        return self._found([(picture, False)])[0]
 
-    def _from_memory(self, picture: int, flipped: bool) -> Posterior:
-        key = (picture, flipped)
-        if key not in self._cache:
-            self._cache[key] = self._fresh(picture, flipped)
-        return self._cache[key]
+    def _found(self, wanted: list[tuple[int, bool]]) -> list[Posterior]:
+        """Of each (picture, flipped): out of the cache, or encoded and then in it."""
+        kept = {one: self._kept(*one) for one in wanted}
+        lacking = [one for one, posterior in kept.items() if posterior is None]
+        for one, pixels in zip(lacking, self._data.pictures(lacking), strict=True):
+            posterior = self._encode(pixels[None])
+            kept[one] = Posterior(posterior.mean.cpu().contiguous(), posterior.std.cpu().contiguous())
+            self._keep(*one, kept[one])
+        return [kept[one] for one in wanted]
 
-    def _from_disk(self, picture: int, flipped: bool) -> Posterior:
-        path = self._folder / f"{self._key(picture, flipped)}.safetensors"
-        width, height = self._data.index.bucket(picture)
-        cached = _read(path, (height // 8, width // 8))
-        if cached is None:
-            cached = self._fresh(picture, flipped)
-            _write(path, cached)
-        return cached
+    def _kept(self, picture: int, flipped: bool) -> Posterior | None:
+        if self._data.options.latent_cache == "disk":
+            width, height = self._data.index.bucket(picture)
+            return _read(self._path(picture, flipped), (height // 8, width // 8))
+        return self._cache.get((picture, flipped))
+
+    def _keep(self, picture: int, flipped: bool, posterior: Posterior) -> None:
+        match self._data.options.latent_cache:
+            case "disk":
+                _write(self._path(picture, flipped), posterior)
+            case "memory":
+                self._cache[picture, flipped] = posterior
+
+    def _path(self, picture: int, flipped: bool) -> Path:
+        return self._folder / f"{self._key(picture, flipped)}.safetensors"
 
     def _key(self, picture: int, flipped: bool) -> str:
         if picture not in self._content:

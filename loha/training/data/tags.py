@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median_high
 
+from ....text import show
 from .captions import tags_of
 from .index import PictureIndex
 
@@ -28,33 +31,51 @@ def tag_frequency(index: PictureIndex) -> dict[str, dict[str, int]]:
     return {label: dict(_most(count)) for label, count in counts.items()}
 
 
-def cast_of(index: PictureIndex) -> tuple[CastMember, ...]:
-    """The characters, most pictures first.
+def character_of(index: PictureIndex, picture: int) -> str | None:
+    """Whom a picture shows: the folder's name where it was meant as one (`N_name`), elsewhere the first tag of the
+    caption where `keep_tokens` says that the first tags matter; None where nobody can tell.
+    """
+    folder = index.folder(picture)
+    if folder.is_named:
+        return folder.name
+    tags = tags_of(index.captions[picture])
+    return tags[0] if folder.options.captions.keep_tokens and tags else None
 
-    A folder with a name (`N_name`) is a character; elsewhere the first tag is one where
-    `keep_tokens` says that the first tags matter, and nobody can tell otherwise. Tags are counted
-    over pictures in lower case, ties go by the alphabet; the character's own name is not among its tags.
+
+def cast_of(index: PictureIndex) -> tuple[CastMember, ...]:
+    """The characters, as `character_of` tells them, most pictures first.
+
+    Tags are counted over pictures in lower case, ties go by the alphabet; the character's own name is not among its
+    tags.
     """
     cards: Counter[str] = Counter()
     tags: dict[str, Counter[str]] = defaultdict(Counter)
     for picture, caption in enumerate(index.captions):
-        folder = index.folder(picture)
-        found = tags_of(caption)
-        if folder.is_named:
-            name = folder.name
-        elif folder.options.captions.keep_tokens and found:
-            name = found[0]
-        else:
-            continue
-        cards[name] += 1
-        tags[name].update({tag.lower() for tag in found if _plain(tag) != _plain(name)})
+        name = character_of(index, picture)
+        if name is not None:
+            cards[name] += 1
+            tags[name].update({tag.lower() for tag in tags_of(caption) if _plain(tag) != _plain(name)})
     return tuple(
         CastMember(name, count, tuple(tag for tag, _ in _most(tags[name])[:CAST_TAGS]))
         for name, count in _most(cards)
     )
 
 
-def _most(counts: Counter[str]) -> list[tuple[str, int]]:
+def few_pictures(pictures: Mapping[str, int]) -> list[str]:
+    """A sentence for each character that has less than a quarter of the pictures that half of them have.
+
+    Args:
+        pictures: character → pictures.
+    """
+    if len(pictures) < 2:
+        return []
+    usual = median_high(pictures.values())
+    return [f"{show(name)} has {count}, half of the {len(pictures)} characters have {usual} or more: learnt less well, "
+            "and sooner by heart. Add pictures; or else repeats, by a folder N_name"
+            for name, count in _most(pictures) if 4 * count < usual]
+
+
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 

@@ -176,7 +176,7 @@ def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
 def _folder(path: Path, values: Mapping[str, Any], repeats: int | None) -> FolderOptions:
     captions = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.CAPTIONS}
     return FolderOptions(path, repeats, CaptionOptions(**captions), flip=values.get("flip_aug", False),
-                         name=values.get("class_tokens", ""))
+                         name=values.get("class_tokens", ""), validation_split=values.get("validation_split", 0.0))
 
 
 def _square(value: Any) -> Any:
@@ -199,6 +199,12 @@ def _repeats(value: Any) -> int:
     return value
 
 
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise SettingsError("expected a share from 0 to 1")
+    return float(value)
+
+
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
         raise SettingsError("expected true or false")
@@ -219,7 +225,7 @@ def _path(value: Any) -> Path:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "resolution": _square, "num_repeats": _repeats, "dataset_repeats": _repeats, "class_tokens": _text,
-    "image_dir": _path, "train_data_dir": _path, "dataset_config": _text,
+    "validation_split": _share, "image_dir": _path, "train_data_dir": _path, "dataset_config": _text,
 }
 
 

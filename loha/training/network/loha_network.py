@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +83,15 @@ class LohaNetwork(nn.Module):
             notes.append(f"{left} modules in it are not trained in this run and will not be in the new file")
         return notes
 
-    def parameters_of(self, *, text: bool) -> list[nn.Parameter]:
-        """The text encoder's parameters, or the U-Net's."""
-        return [
-            parameter for name, factors in self.factors.items() if is_text(name) == text
-            for parameter in factors.parameters()
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The U-Net's parameters and the text encoder's, for an optimiser: each with its "lr"; empty ones left out."""
+        settings = self._settings
+        groups = [
+            {"params": [parameter for name, factors in self.factors.items() if is_text(name) == text
+                        for parameter in factors.parameters()], "lr": rate}
+            for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
         ]
+        return [group for group in groups if group["params"]]
 
     def computed_parameters(self) -> list[nn.Parameter]:
         """Those that a step without dropout gives gradients: all but what lies in text layers that are skipped."""

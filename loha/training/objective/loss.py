@@ -45,6 +45,7 @@ class Step:
         Args:
             latents: (batch, 4, h, w), the VAE's sample, not yet times 0.18215.
             drawn: on the models' device.
+            captions: one a picture, or one for all.
         """
         settings, schedule = self._settings, self._schedule
         latents = latents.float() * LATENT_SCALE
@@ -55,6 +56,7 @@ class Step:
             else:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_text_encoder):
                     states = self._encode(captions)
+            states = states.expand(len(latents), -1, -1)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
         losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))

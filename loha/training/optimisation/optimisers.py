@@ -69,6 +69,12 @@ def make_optimiser(
         ) from error
 
 
+def class_name(optimiser: Optimizer) -> str:
+    """Such as `torch.optim.adamw.AdamW`: what really runs."""
+    kind = type(optimiser)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def check_optimiser(name: str, arguments: str = "") -> None:
     """What can be known of an optimiser before there is anything to train.
 

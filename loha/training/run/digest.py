@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import sha256
 
 from ..data import TrainingData, seed_for
+from ..settings.fields import chosen
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 from .fingerprint import ENDLESS, FREE, Comparison
 from .processes import World
@@ -25,18 +26,23 @@ def run_digest(data: TrainingData, settings: TrainingSettings, world: World, tot
     `machine` is what became of the settings on this one: precision and optimiser, which differ without a GPU.
     Neither the models nor what is in the pictures' files is in it.
     """
-    chosen = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE}
-    chosen["lr_scheduler"] = _SPELLED.get(settings.lr_scheduler, settings.lr_scheduler)
+    facts = {name: value for name, value in chosen(settings).items() if name not in FREE}
+    facts["lr_scheduler"] = _SPELLED.get(settings.lr_scheduler, settings.lr_scheduler)
     if settings.lr_scheduler not in ENDLESS:
-        chosen["total_steps"] = total_steps
+        facts["total_steps"] = total_steps
     index = data.index
     pictures = [index.names, index.captions, index.buckets.tolist(), index.folder_of.tolist()]
     # Not where the folders lie: they may have moved.
-    folders = [(folder.label, folder.repeats, folder.options.flip, repr(folder.options.captions))
+    folders = [(folder.label, folder.repeats, folder.options.flip, _repr(folder.options.captions))
                for folder in index.folders]
-    options = repr(replace(data.options, folders=()))
-    parts = [chosen, world.size, options, folders, pictures, *machine]
+    options = _repr(replace(data.options, folders=()))
+    parts = [facts, world.size, options, folders, pictures, *machine]
     return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _repr(options: object) -> str:
+    """As dataclasses write themselves, in version 0.1.0."""
+    return f"{type(options).__qualname__}({', '.join(f'{name}={value!r}' for name, value in chosen(options).items())})"
 
 
 def compare_digest(old: str, data: TrainingData, settings: TrainingSettings, world: World, total_steps: int,

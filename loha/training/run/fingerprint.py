@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -14,12 +14,15 @@ from ....text import show
 from ..data import PictureIndex, TrainingData
 from ..data.contents import HASH_BYTES
 from ..models import Models, weights_hash
+from ..settings.fields import chosen
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
+from ..settings.pictures import FolderOptions
 
 # What may differ between a run and its continuation without changing any step.
 FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
-        "gradient_checkpointing", "defaults"}
+        "gradient_checkpointing", "defaults", "validate_every_n_epochs", "validate_every_n_steps", "early_stop",
+        "ema_keep_both"}
 # Schedules that do not look at how long the run is.
 ENDLESS = (MODEL_CARD, "constant")
 # Of a picture's row: hashes of its name, its file and its caption, and its bucket's width and height.
@@ -57,16 +60,17 @@ def fingerprint(data: TrainingData, settings: TrainingSettings, models: Models, 
     Args:
         machine: what became of the settings on this machine: precision, optimiser, processes and their like.
     """
-    facts = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE}
+    facts = {name: value for name, value in chosen(settings).items() if name not in FREE}
     facts["lr_scheduler"] = settings.lr_scheduler
     if settings.lr_scheduler not in ENDLESS:
         facts["steps in all"] = total_steps
-    facts |= asdict(replace(data.options, folders=()))
-    del facts["folders"]
+    facts |= chosen(data.options)
     # Not where the folders lie: they may have moved.
     facts["folders"] = [
         {"name": folder.label, "repeats": folder.repeats, "flip": folder.options.flip}
-        | asdict(folder.options.captions) for folder in data.index.folders]
+        | chosen(folder.options.captions) | _share(folder.options) for folder in data.index.folders]
+    if data.validation is not None:  # else what was found before could not be compared with what is found now
+        facts["pictures to validate on"] = sha256(_rows(data.validation.index).tobytes()).hexdigest()[:2 * _NAME]
     facts |= machine
     weights = {"U-Net": weights_hash(models.unet), "text encoder": weights_hash(models.text.model),
                "VAE": models.vae_key}
@@ -98,6 +102,10 @@ def _rows(index: PictureIndex) -> np.ndarray:
         [hashed(names, _NAME), index.contents, hashed(index.captions, _CAPTION), buckets], axis=1)
 
 
+def _share(options: FolderOptions) -> dict[str, float]:
+    return {"validation_split": options.validation_split} if options.validation_split else {}
+
+
 def _fact(name: str, before: Any, now: Any) -> list[str]:
     if before == now:
         return []
@@ -109,8 +117,9 @@ def _fact(name: str, before: Any, now: Any) -> list[str]:
 def _folders(before: Any, now: Any) -> list[str]:
     if not isinstance(before, list) or [each["name"] for each in before] != [each["name"] for each in now]:
         return ["the folders of pictures, or their order"]
-    return [f"{key} of the folder {show(one['name'], 80)}: {_said(one[key])}, was {_said(other.get(key))}"
-            for one, other in zip(now, before, strict=True) for key in one if one[key] != other.get(key)]
+    return [f"{key} of the folder {show(one['name'], 80)}: {_said(one.get(key))}, was {_said(other.get(key))}"
+            for one, other in zip(now, before, strict=True) for key in dict.fromkeys((*one, *other))
+            if one.get(key) != other.get(key)]
 
 
 def _said(value: Any) -> str:

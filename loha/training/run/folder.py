@@ -64,20 +64,29 @@ class RunFolder:
             raise FileError(f"{show(base, 200)}: the run's folder cannot be made ({error.strerror}). Check the free "
                             "space and the permissions.") from error
 
-    def write_epoch(self, loha: Loha, epoch: int) -> Source:
-        """Write the LoHa after `epoch` (from 1); remove the oldest beyond `keep_last`."""
-        written = self._write(loha, f"{self._name}-{epoch:06d}")
+    def write_epoch(self, loha: Loha, epoch: int, ending: str = "") -> Source:
+        """Write the LoHa after `epoch` (from 1); remove the oldest of that ending beyond `keep_last`."""
+        written = self._write(loha, f"{self._name}-{epoch:06d}{ending}")
         if self._keep_last:
-            for path in self._epochs()[:-self._keep_last]:
+            for path in self._epochs(ending)[:-self._keep_last]:
                 path.unlink(missing_ok=True)
         return written
 
-    def write_stopped(self, loha: Loha, step: int) -> Source:
+    def write_stopped(self, loha: Loha, step: int, ending: str = "") -> Source:
         """Write the LoHa of a run that ended early, after `step` steps."""
-        return self._write(loha, f"{self._name}-step{step:08d}")
+        return self._write(loha, f"{self._name}-step{step:08d}{ending}")
 
-    def write_final(self, loha: Loha) -> Source:
-        return self._write(loha, self._name)
+    def write_final(self, loha: Loha, ending: str = "") -> Source:
+        return self._write(loha, f"{self._name}{ending}")
+
+    def write_best(self, loha: Loha) -> Source:
+        """Write the LoHa that validated best so far, in place of the one before."""
+        return self._write(loha, self.best.stem)
+
+    @property
+    def best(self) -> Path:
+        """Where the LoHa that validated best lies."""
+        return self.path / f"{self._name}-best.safetensors"
 
     def write_state(self, state: RunState) -> None:
         """Replace the state, whole or not at all. Raises `FileError` when it cannot be written."""
@@ -91,8 +100,8 @@ class RunFolder:
     def _write(self, loha: Loha, name: str) -> Source:
         return files.save(loha, self.path / f"{name}.safetensors", self._dtype, overwrite=True)
 
-    def _epochs(self) -> list[Path]:
-        pattern = re.compile(re.escape(self._name) + r"-\d{6,}\.safetensors")
+    def _epochs(self, ending: str) -> list[Path]:
+        pattern = re.compile(re.escape(self._name) + r"-\d{6,}" + re.escape(ending) + r"\.safetensors")
         return sorted(path for path in self.path.iterdir() if pattern.fullmatch(path.name))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import traceback
@@ -13,27 +12,28 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ...errors import FileError
-from ...module import Loha, Source
+from ...module import Loha
 from ..data import Batch, Latents, TrainingData
 from ..models import Models
 from ..network.loha_network import LohaNetwork
 from ..objective.loss import Step
 from ..objective.noise import draw
 from ..optimisation import schedules
-from ..optimisation.optimisers import make_optimiser
+from ..optimisation.optimisers import class_name, make_optimiser
 from ..settings.hyper_parameters import TrainingSettings
+from .characters import CharacterLosses
 from .digest import compare_digest
+from .ema import Ema
 from .fingerprint import Comparison, Fingerprint, compare, fingerprint
 from .folder import RunFolder
+from .keeper import Keeper
 from .memory import latent_bytes, optimiser_bytes
 from .metadata import RunFacts, training_metadata
 from .nan_loss import REMEDY, not_finite
 from .processes import World
 from .progress import Progress, Stopped, TrainingError, Watcher
 from .state import RunState
-
-_log = logging.getLogger(__name__)
+from .validation import Validator
 
 
 class Training:
@@ -43,7 +43,7 @@ class Training:
         latents: of the same data.
         session: names the run in all its files.
         precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
-        folder: where files go; None writes nothing. May be set until `run`.
+        folder: where files go; None writes nothing. May be set until `run`, as `keeper.folder`.
         model_sha256: of the base model, for the metadata; "" if not known.
 
     Raises:
@@ -54,41 +54,37 @@ class Training:
                  session: str, precision: str, folder: RunFolder | None = None, model_sha256: str = "",
                  world: World = World()) -> None:  # noqa: B008
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
-        self.folder = folder
+        self.keeper = Keeper(folder, world, self.state, self._lohas)
         self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
         self.network = LohaNetwork(models, settings)
         repeat = not any(folder.options.captions.varies for folder in data.index.folders)
         self._step = Step(models, settings, precision, captions_repeat=repeat)
 
         self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
-        groups = [
-            {"params": self.network.parameters_of(text=text), "lr": rate}
-            for text, rate in ((False, settings.unet_learning_rate), (True, settings.text_encoder_learning_rate))
-        ]
-        groups = [group for group in groups if group["params"]]
+        groups = self.network.parameter_groups()
         self._peak = groups[0]["lr"]
         self._optimiser, note = make_optimiser(settings.optimizer, groups, settings.optimizer_args)
         self.notes = [note] if note else []
-        self._schedule = schedules.build(
-            settings.lr_scheduler, self._optimiser, steps_per_epoch=self.steps_per_epoch,
-            total_steps=self.total_steps, warmup=settings.lr_warmup_steps, cycles=settings.lr_num_cycles)
+        self._course = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps,
+                        "warmup": settings.lr_warmup_steps, "cycles": settings.lr_num_cycles}
+        self._schedule = schedules.build(settings.lr_scheduler, self._optimiser, **self._course)
         scales = precision == "fp16" and models.device.type == "cuda"
         self._scaler = torch.amp.GradScaler(models.device.type, enabled=scales)
         self._parameters = list(self.network.parameters())
+        self._ema = Ema(self.network.named_parameters(), settings.ema_decay)
+        self.validator = Validator(models, data, settings, self._step, world, self.steps_per_epoch, self.total_steps)
 
         self.done = 0
         self.losses: list[float] = []
+        self.characters = CharacterLosses(data.index)
         self._started = time.time()
-        self.kept = 0  # the step whose state is on the disk
-        self.last_file: Source | None = None  # that this session wrote
-        self.not_kept = ""  # why the last step is not on the disk, after an early end
         self._is_whole = True  # false while a step changes parameters
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Of everything that a step's numbers follow from. Hashes the models' weights, which takes seconds."""
         machine = {
-            "precision here": self._precision, "optimiser here": self._optimiser_name,
+            "precision here": self._precision, "optimiser here": class_name(self._optimiser),
             "loss scaling": self._scaler.is_enabled(), "kind of device": self._models.device.type,
             "processes": self._world.size, "predicts v": self._step.is_v,
         }
@@ -98,7 +94,7 @@ class Training:
         """In what this run differs from the one that left `state`; where in nothing, it may go on exactly."""
         if state.fingerprint is not None:
             return compare(state.fingerprint, self.fingerprint, self._data.index)
-        machine = (self._precision, self._optimiser_name, str(self._scaler.is_enabled()))
+        machine = (self._precision, class_name(self._optimiser), str(self._scaler.is_enabled()))
         return compare_digest(state.old_digest, self._data, self._settings, self._world, self.total_steps, machine)
 
     def resume(self, state: RunState) -> bool:
@@ -114,21 +110,23 @@ class Training:
         self._optimiser.load_state_dict(state.optimiser)
         self._schedule.load_state_dict(state.schedule)
         self._scaler.load_state_dict(state.scaler)
+        self._ema.load_state_dict(state.ema)
+        self.characters.load_state_dict(state.characters)
+        self.validator.found = list(state.validations)
         self.done, self.losses, self._started = state.step, list(state.losses), state.started
-        self._session, self.kept = state.session, state.step
+        self._session, self.keeper.kept = state.session, state.step
 
     def go_on_from(self, loha: Loha) -> None:
         """Begin with this LoHa's weights instead of drawn ones. Raises as `LohaNetwork.take`."""
         self.notes += self.network.take(loha)
+        self._ema.restart()
 
     def memory(self) -> tuple[int, int]:
         """Bytes that going on takes at least: on the device for a step, and in RAM for a cache of latents."""
         whole_epochs = self.total_steps // self.steps_per_epoch - math.ceil(self.done / self.steps_per_epoch)
-        caches = self._data.options.latent_cache == "memory" and whole_epochs > 0
         # With module dropout gradients are never there all at once.
         parameters = [] if self._settings.module_dropout else self.network.computed_parameters()
-        latents = latent_bytes(self._data) // self._world.size if caches else 0
-        return optimiser_bytes(self._optimiser, parameters), latents
+        return optimiser_bytes(self._optimiser, parameters), latent_bytes(self._data, whole_epochs, self._world.size)
 
     def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
         """Train to the end and return the LoHa; files are written as the settings say.
@@ -143,47 +141,47 @@ class Training:
         """
         begin, before = time.monotonic(), self.done
         try:
-            while self.done < self.total_steps:
+            self._validate(watcher)  # which a cancelled run may have left undone
+            while self.done < self.total_steps and not self.validator.ends_run:
                 epoch = self.done // self.steps_per_epoch
                 self._train_epoch(epoch, watcher, begin, before)
+                self._validate(watcher)
                 if self.done % self.steps_per_epoch == 0:
                     self._after_epoch(epoch + 1, watcher)
-            if self._writes:
-                self._keep(self.folder.write_final(self.loha()))
+            self.keeper.final()
         except BaseException:
-            self._keep_what_there_is()
+            if self._is_whole:
+                self.keeper.what_there_is(self.done)
             raise
         return self.loha()
 
     def loha(self) -> Loha:
-        """The network as it stands, with its metadata."""
+        """The network as it stands, with its metadata; the running mean of its factors, where there is one."""
+        with self._ema.in_place_of_factors():
+            return self._loha()
+
+    def _loha(self) -> Loha:
         facts = RunFacts(
             session_id=self._session, started_at=self._started, finished_at=time.time(),
             epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
-            optimizer=self._optimiser_name, precision=self._precision,
+            optimizer=class_name(self._optimiser), precision=self._precision,
             processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
         return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
     def learning_rates(self) -> list[float]:
         """Of the first parameter group, at each step done, as planned."""
-        return schedules.curve(
-            self._settings.lr_scheduler, learning_rate=self._peak, steps_per_epoch=self.steps_per_epoch,
-            total_steps=self.total_steps, warmup=self._settings.lr_warmup_steps,
-            cycles=self._settings.lr_num_cycles)[:self.done]
-
-    @property
-    def _optimiser_name(self) -> str:
-        kind = type(self._optimiser)
-        return f"{kind.__module__}.{kind.__qualname__}"
+        rates = schedules.curve(self._settings.lr_scheduler, learning_rate=self._peak, **self._course)
+        return rates[:self.done]
 
     def state(self) -> RunState:
         """Where the run stands, for `resume`."""
         return RunState(
             self._session, self.fingerprint, self.done, self.network.state_dict(), self._optimiser.state_dict(),
-            self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started)
+            self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started,
+            tuple(self.validator.found), self.characters.state_dict(), self._ema.state_dict())
 
     def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
-        """The steps of an epoch that are not done yet."""
+        """The steps of an epoch that are not done yet, up to the next validation."""
         groups = self._settings.gradient_accumulation_steps
         batches = iter(self._data.epoch(self._settings.seed, epoch, self._world.size))
         for _ in range(self.done % self.steps_per_epoch * groups):
@@ -197,6 +195,8 @@ class Training:
                     rate, norm, time.monotonic() - begin, self.done - before))
                 if stop:
                     raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
+                if self.validator.is_due(self.done):
+                    return
 
     def _one_step(self, group: list[Batch], watcher: Watcher) -> tuple[float, float, bool]:
         """One optimiser step over the batches of a group: its loss, its gradient's norm, whether to stop."""
@@ -210,7 +210,7 @@ class Training:
         limit = self._settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
         # The one time in a step that the host waits for the device.
-        loss, stops, norm = torch.cat((told, norm.detach().to(told).view(1))).tolist()
+        norm, loss, stops, *seen = torch.cat((norm.detach().to(told).view(1), told)).tolist()
         if reason := not_finite(loss, norm, self._scaler):
             self._optimiser.zero_grad(set_to_none=True)
             raise TrainingError(
@@ -225,14 +225,18 @@ class Training:
             self._schedule.step()
         self._optimiser.zero_grad(set_to_none=True)
         self.losses.append(loss)
+        self.characters.add(seen)
         self.done += 1
+        self._ema.update(self.done)
         self._is_whole = True
         return loss, norm, stops > 0
 
     def _gradients(self, group: list[Batch], stop: bool) -> Tensor:
-        """This process's share of a step's gradients, left in the parameters; its share of the loss, and `stop`."""
+        """This process's share of a step's gradients, left in the parameters; its share of the loss, `stop`, and what
+        `characters` tells."""
         batches = self._settings.gradient_accumulation_steps
         total = torch.zeros((), device=self._models.device)
+        seen = torch.zeros(self.characters.told, device=self._models.device)
         try:
             for position, whole in enumerate(group):
                 self.network.begin_step(self.done, position)
@@ -244,11 +248,12 @@ class Training:
                     if loss.requires_grad:  # not where module dropout left no module
                         self._scaler.scale(loss).backward()
                     total += loss.detach() * (batches / len(group))
+                    seen += self.characters.of(part, losses)
         except Exception as error:
             self._tell_the_others(error)
             raise
         self.network.end_step()
-        return torch.stack((total, torch.full_like(total, float(stop))))
+        return torch.cat((torch.stack((total, torch.full_like(total, float(stop)))), seen))
 
     def _tell_the_others(self, error: Exception) -> None:
         """They wait in this step's reduction."""
@@ -259,7 +264,8 @@ class Training:
         self._optimiser.zero_grad(set_to_none=True)
         # Where even this fails, they learn of it once this process leaves.
         with suppress(Exception):
-            self._world.sum_gradients(self._parameters, torch.zeros(2, device=self._models.device), failed=True)
+            told = torch.zeros(2 + self.characters.told, device=self._models.device)
+            self._world.sum_gradients(self._parameters, told, failed=True)
 
     def _batch_losses(self, batch: Batch) -> Tensor:
         seed = self._settings.seed
@@ -270,31 +276,24 @@ class Training:
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
         return self._step.losses(latents, drawn.to(self._models.device), self._data.captions(batch, seed))
 
+    def _validate(self, watcher: Watcher) -> None:
+        """Where it is time to; the best network so far is kept."""
+        if not self.validator.is_due(self.done):
+            return
+        with self._ema.in_place_of_factors(), self.network.attached(), watcher.breakable():
+            found = self.validator(self.done, watcher.on_validating)
+        if self.validator.best is found:
+            self.keeper.best()
+        watcher.on_validation(found)
+
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
         every = self._settings.save_every_n_epochs
-        if self._writes and every and epoch % every == 0:
-            # The LoHa first: a state may be older than the file beside it, never newer.
-            self._keep(self.folder.write_epoch(self.loha(), epoch))
+        if every and epoch % every == 0:
+            self.keeper.epoch(epoch)
         self._world.wait()
         watcher.on_epoch(epoch, self.loha)
 
-    @property
-    def _writes(self) -> bool:
-        return self.folder is not None and self._world.is_first
-
-    def _keep(self, written: Source) -> None:
-        self.folder.write_state(self.state())
-        self.kept, self.last_file = self.done, written
-
-    def _keep_what_there_is(self) -> None:
-        """After an early end. A failure here must not hide what ended the run."""
-        if not (self._writes and self._is_whole):
-            return
-        if not self.done:
-            self.folder.remove_if_empty()
-        elif self.done > self.kept:
-            try:
-                self._keep(self.folder.write_stopped(self.loha(), self.done))
-            except FileError as error:
-                self.not_kept = str(error)
-                _log.error("the state after step %d could not be kept: %s", self.done, error)
+    def _lohas(self) -> dict[str, Loha]:
+        """Those to write, see `Keeper`."""
+        both = self._ema.is_on and self._settings.ema_keep_both
+        return {"": self.loha()} | ({"-no-ema": self._loha()} if both else {})

@@ -30,9 +30,16 @@ def optimiser_bytes(optimiser: Optimizer, parameters: Iterable[Tensor]) -> int:
     )
 
 
-def latent_bytes(data: TrainingData) -> int:
-    """Bytes of all pictures' latents in memory, each picture once: mirrored ones may come on top."""
-    return int(_LATENT_BYTES * sum(width * height for width, height in data.index.buckets.astype("int64").tolist()))
+def latent_bytes(data: TrainingData, whole_epochs: int = 1, processes: int = 1) -> int:
+    """Bytes of the latents that stay in one process's memory, each picture once: mirrored ones may come on top.
+
+    Args:
+        whole_epochs: still to train; without any not all pictures are seen.
+    """
+    caches = data.options.latent_cache == "memory" and whole_epochs > 0
+    pixels = sum(width * height for width, height in data.index.buckets.astype("int64").tolist()) if caches else 0
+    validation = latent_bytes(data.validation) if data.validation else 0
+    return int(_LATENT_BYTES * pixels) // processes + validation
 
 
 def require(what: str, needed: int, free: float, advice: str) -> None:

@@ -120,7 +120,12 @@ def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
         entry = directories.setdefault(folder.label, {"n_repeats": folder.repeats, "img_count": 0})
         entry["img_count"] += count
     captions = [index.folders[position].options.captions for position in set(index.folder_of.tolist())]
-    return {
+    apart = {} if data.validation is None else {
+        "num_validation_images": len(data.validation.index),
+        "validation_seed": options.validation_seed,
+        "validation_split": max(folder.options.validation_split for folder in index.folders),
+    }
+    return apart | {
         "num_train_images": len(data),
         "num_reg_images": 0,
         "num_batches_per_epoch": data.batches_per_epoch(run.processes),

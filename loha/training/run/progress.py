@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import LohaError
 from ...module import Loha
+
+if TYPE_CHECKING:
+    from .validation import Validation
 
 
 class TrainingError(LohaError):
@@ -39,6 +43,8 @@ class Watcher:
 
     Args:
         on_step: after every step.
+        on_validating: (pictures done, of how many) in a validation.
+        on_validation: after every validation.
         on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
         should_stop: asked on every process before every step; true on any ends the run on all after it.
         breakable: around the part of each step that something from outside, such as a signal's handler, may break
@@ -46,6 +52,8 @@ class Watcher:
     """
 
     on_step: Callable[[Progress], None] = lambda progress: None
+    on_validating: Callable[[int, int], None] = lambda done, number: None
+    on_validation: Callable[[Validation], None] = lambda validation: None
     on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
     should_stop: Callable[[], bool] = lambda: False
     breakable: Callable[[], AbstractContextManager[None]] = nullcontext

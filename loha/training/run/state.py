@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import FileError
 from .fingerprint import COLUMNS, Fingerprint
+from .validation import Validation
 
 _LAYOUT = 2
 _LAYOUT_0_1_0 = 1
@@ -32,6 +33,9 @@ class RunState:
         parameters, optimiser, schedule, scaler: `state_dict`s.
         losses: of each step so far.
         started: when the run began, seconds since 1970.
+        validations: of the run so far.
+        characters: `CharacterLosses.state_dict`.
+        ema: running means of the parameters, where the run has them.
         old_digest: of a state of version 0.1.0, which has no fingerprint but `digest.run_digest`.
     """
 
@@ -44,12 +48,16 @@ class RunState:
     scaler: Mapping[str, Any]
     losses: tuple[float, ...]
     started: float
+    validations: tuple[Validation, ...] = ()
+    characters: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ema: Mapping[str, Tensor] = field(default_factory=dict)
     old_digest: str = ""
 
 
 def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors, on the CPU, and the metadata of a safetensors file. `state` has a fingerprint."""
     tensors = {f"parameter.{name}": tensor for name, tensor in state.parameters.items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, values in state.optimiser["state"].items():
         plain[str(index)] = {}
@@ -66,6 +74,7 @@ def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
         "facts": state.fingerprint.facts, "weights": state.fingerprint.weights,
         "optimiser": plain, "groups": state.optimiser["param_groups"],
         "schedule": state.schedule, "scaler": state.scaler,
+        "validations": [asdict(one) for one in state.validations], "characters": dict(state.characters),
     }
     return tensors, {"shinymas_state": json.dumps(document)}
 
@@ -78,11 +87,13 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
         if document["layout"] != _LAYOUT and not is_old:
             raise FileError("the training state was written by another version of this pack")
         flat = {int(index): dict(values) for index, values in document["optimiser"].items()}
-        parameters = {}
+        parameters, ema = {}, {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "parameter":
                 parameters[rest] = tensor
+            elif kind == "ema":
+                ema[rest] = tensor
             elif kind == "optimiser":
                 index, _, key = rest.partition(".")
                 flat[int(index)][key] = tensor
@@ -92,10 +103,19 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
             int(document["step"]), parameters,
             {"state": optimiser, "param_groups": document["groups"]}, document["schedule"], document["scaler"],
             tuple(tensors["losses"].tolist()), float(document["started"]),
+            # Not in states of 0.1.0.
+            tuple(_validation(one) for one in document.get("validations", ())),
+            {name: (float(total), float(showings))
+             for name, (total, showings) in document.get("characters", {}).items()}, ema,
             document["digest"] if is_old else "",
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError("the file is not a training state") from error
+
+
+def _validation(found: Mapping[str, Any]) -> Validation:
+    by_character = {str(name): float(loss) for name, loss in found["by_character"].items()}
+    return Validation(int(found["step"]), float(found["loss"]), tuple(map(float, found["by_timestep"])), by_character)
 
 
 def _fingerprint(document: Mapping[str, Any], pictures: Tensor) -> Fingerprint:

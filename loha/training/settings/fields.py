@@ -10,12 +10,15 @@ from typing import Any, get_type_hints
 from ....text import show
 from ...errors import SettingsError
 
+MAX_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Described:
     """What a widget or a `--help` line needs to know of one field.
 
-    `low`, `high` and `step` are None, `choices` and `former` are empty where they do not apply.
+    `low`, `high` and `step` are None, `choices` and `former` are empty where they do not apply; `since` is empty
+    for what version 0.1.0 had.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Described:
     step: float | None = None
     choices: tuple[str, ...] = ()
     former: tuple[tuple[str, str], ...] = ()
+    since: str = ""
 
 
 def option(
@@ -38,13 +42,16 @@ def option(
     step: float | None = None,
     choices: tuple[str, ...] = (),
     former: tuple[tuple[str, str], ...] = (),
+    since: str = "",
 ) -> Any:
     """A dataclass field with its default, one line of help, and its range (inclusive) or choices.
 
-    `former` pairs (name, name of today) of choices, as saved graphs and configurations still say them.
+    `former` pairs (name, name of today) of choices, as saved graphs and configurations still say them. `since` is the
+    version that brought the field, for those that came after 0.1.0: at its default such a field must change nothing.
     """
     return field(default=default, metadata={
         "help": help, "low": low, "high": high, "step": step, "choices": choices, "former": former,
+        "since": since,
     })
 
 
@@ -55,6 +62,13 @@ def describe(kind: type) -> dict[str, Described]:
         item.name: Described(item.name, hints[item.name], item.default, **item.metadata)
         for item in fields(kind) if item.metadata and item.default is not MISSING
     }
+
+
+def chosen(instance: Any) -> dict[str, Any]:
+    """Field → value of a dataclass, without the later ones that are at their default: as if they did not exist."""
+    later = {name: field.default for name, field in describe(type(instance)).items() if field.since}
+    values = {item.name: getattr(instance, item.name) for item in fields(instance)}
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 def coerced(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import SettingsError
-from .fields import check, option
+from .fields import MAX_SEED, check, option
 
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
 MODEL_CARD, KOHYA = "model card", "kohya"
 SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear")
 PRECISIONS = ("fp16", "bf16", "fp32")
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,24 @@ class TrainingSettings:
     vae: str = option("", "Another VAE than the checkpoint's: read by the command line.")
     defaults: str = option(
         MODEL_CARD, "Whose values count where a configuration names none; without one every widget is a value.",
-        choices=(MODEL_CARD, KOHYA))
+        choices=(MODEL_CARD, KOHYA), since="0.2.0")
+
+    validate_every_n_epochs: int = option(
+        1, "Validate after every n epochs, where pictures are set apart for it, and at the end; 0: not by epochs.",
+        low=0, high=100_000, since="0.2.0")
+    validate_every_n_steps: int = option(
+        0, "Validate after every n steps as well; 0: not by steps.", low=0, high=100_000_000, since="0.2.0")
+    max_validation_steps: int = option(
+        0, "Batches of pictures that a validation looks at, at most; 0: all that are set apart.",
+        low=0, high=1_000_000, since="0.2.0")
+    early_stop: int = option(
+        0, "End the run when so many validations in a row were no better than the best; 0: never.",
+        low=0, high=100_000, since="0.2.0")
+    ema_decay: float = option(
+        0.0, "Give out a running mean of the factors (EMA) instead of the last ones; 0.999 is usual, 0 is off.",
+        low=0.0, high=0.99999, since="0.2.0")
+    ema_keep_both: bool = option(
+        False, "Save the factors without the running mean too, as NAME-no-ema.", since="0.2.0")
 
     def __post_init__(self) -> None:
         check(self)
@@ -110,6 +126,9 @@ class TrainingSettings:
                 f"lr_warmup_steps {self.lr_warmup_steps} and lr_scheduler {MODEL_CARD} exclude each other: its "
                 "schedule warms up over its first epoch. Set lr_warmup_steps to 0 or choose another schedule."
             )
+        if self.early_stop and not (self.validate_every_n_epochs or self.validate_every_n_steps):
+            raise SettingsError(f"early_stop {self.early_stop} needs validations, and validate_every_n_epochs and "
+                                "validate_every_n_steps are both 0: set one of them, or early_stop to 0.")
         if self.use_tucker and self.module_set != "all":
             raise SettingsError(
                 f"use_tucker needs the 3×3 convolutions, and module_set is {self.module_set}: choose all."

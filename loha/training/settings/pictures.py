@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ....text import show
 from ...errors import SettingsError
-from .fields import check, option
+from .fields import MAX_SEED, check, option
 
 BUCKET_STEP = 64
 MAX_REPEATS = 10_000
@@ -34,6 +34,11 @@ class CaptionOptions:
         """Whether a picture's caption takes many forms; left out altogether, it is one more."""
         return self.shuffle or self.tag_dropout > 0
 
+    @property
+    def without_chance(self) -> CaptionOptions:
+        """The same, but that a caption is as it was written each time: for validation."""
+        return replace(self, shuffle=False, caption_dropout=0.0, tag_dropout=0.0)
+
 
 @dataclass(frozen=True)
 class FolderOptions:
@@ -45,6 +50,7 @@ class FolderOptions:
             in sub folders without a number count once). A number takes this one folder, n times.
         flip: mirror each picture half of the times.
         name: caption of pictures without a caption file; empty takes the folder's name.
+        validation_split: share of its pictures that is set apart, validated on and never trained on; 1 for all.
     """
 
     path: Path
@@ -52,8 +58,12 @@ class FolderOptions:
     captions: CaptionOptions = CaptionOptions()
     flip: bool = False
     name: str = ""
+    validation_split: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.validation_split <= 1.0:  # NaN is not either
+            raise SettingsError(
+                f"validation_split of {show(self.path, 200)}: {self.validation_split} is not a share from 0 to 1")
         if self.repeats is not None and not 1 <= self.repeats <= MAX_REPEATS:
             raise SettingsError(
                 f"repeats of {show(self.path, 200)}: {self.repeats} is outside 1 to {MAX_REPEATS}"
@@ -80,6 +90,9 @@ class DataOptions:
     latent_cache: str = option(
         "none", "none: encode afresh each time, as the page did. memory, disk: encode once.",
         choices=("none", "memory", "disk"))
+    validation_seed: int = option(
+        0, "Which pictures are set apart for validation, where a share of them is, and its noise, follow from it.",
+        low=0, high=MAX_SEED, since="0.2.0")
 
     def __post_init__(self) -> None:
         check(self)
