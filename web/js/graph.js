@@ -42,3 +42,13 @@ export function afterLoading(then) {
     return result;
   };
 }
+
+// Calls `then` with each new node of this type.
+export function whenCreated(nodeType, then) {
+  const { onNodeCreated } = nodeType.prototype;
+  nodeType.prototype.onNodeCreated = function (...args) {
+    const result = onNodeCreated?.apply(this, args);
+    then(this);
+    return result;
+  };
+}

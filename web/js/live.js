@@ -1,7 +1,7 @@
 // The prompt as it will be, in the node, at each change and before anything runs: the server's own builder writes it.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { nodesWithPaths } from "./graph.js";
+import { nodesWithPaths, whenCreated } from "./graph.js";
 import { question } from "./inputs.js";
 import { showAnswer } from "./view.js";
 import { learnWords } from "./words.js";
@@ -63,12 +63,6 @@ app.registerExtension({
   name: "shinymas.live",
   refreshComboInNodes: askAgain, // cast files may have changed
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!LIVE.has(nodeData.name)) return;
-    const { onNodeCreated } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      watch();
-      return result;
-    };
+    if (LIVE.has(nodeData.name)) whenCreated(nodeType, watch);
   },
 });

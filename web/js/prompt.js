@@ -1,5 +1,6 @@
-// The Character Prompt: a new node's seed stays; buttons for who is drawn and for her tags.
+// The Character Prompt: buttons for who is drawn and for her tags. What becomes of a new node's seed.
 import { app } from "../../../scripts/app.js";
+import { whenCreated } from "./graph.js";
 import { isLinked, setValues } from "./inputs.js";
 import { button, chip, element, nameOf, pickPerson } from "./picker.js";
 import { pickTags } from "./tags.js";
@@ -8,6 +9,8 @@ import { onAnswer, putFirst, warn } from "./view.js";
 import { word } from "./words.js";
 
 const NODE = "ShinyMasCharacterPrompt";
+// Front ends let a new node's number become a random one after each run; a saved graph brings its own setting.
+const CONTROL = { [NODE]: "fixed", ShinyMasCharacterList: "increment" };
 
 async function choose(node, from) {
   const found = await pickPerson(from, node.shinymasAnswer?.who?.name);
@@ -36,15 +39,11 @@ function addBar(node) {
 app.registerExtension({
   name: "shinymas.prompt",
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== NODE) return;
-    const { onNodeCreated } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      // Front ends let a new node's seed change after each run; a saved graph brings its own setting.
-      const control = this.widgets?.find((widget) => widget.name === "control_after_generate");
-      if (control) control.value = "fixed";
-      addBar(this);
-      return result;
-    };
+    const setting = CONTROL[nodeData.name];
+    if (setting) whenCreated(nodeType, (node) => {
+      const control = node.widgets?.find((widget) => widget.name === "control_after_generate");
+      if (control) control.value = setting;
+      if (nodeData.name === NODE) addBar(node);
+    });
   },
 });

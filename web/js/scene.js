@@ -1,5 +1,6 @@
 // The Scene's editor: a row for each person, and her box over the picture's shape. It writes the lines of `people`.
 import { app } from "../../../scripts/app.js";
+import { whenCreated } from "./graph.js";
 import { drag } from "./boxes.js";
 import { isLinked, setValues } from "./inputs.js";
 import { button, chip, element, pickPerson } from "./picker.js";
@@ -97,12 +98,6 @@ function addEditor(node) {
 app.registerExtension({
   name: "shinymas.scene",
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== "ShinyMasScene") return;
-    const { onNodeCreated } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      addEditor(this);
-      return result;
-    };
+    if (nodeData.name === "ShinyMasScene") whenCreated(nodeType, addEditor);
   },
 });

@@ -1,7 +1,7 @@
 // Shows what a node of this pack said in its last run, in the node itself, for as long as its picture stays.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths } from "./graph.js";
+import { afterLoading, keepOutput, keptOutput, nodeAt, nodesWithPaths, whenCreated } from "./graph.js";
 import { LIVE } from "./live.js";
 import { showLoha } from "./loha.js";
 import { showCurve } from "./training.js";
@@ -111,12 +111,10 @@ app.registerExtension({
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!SHOWN.has(nodeData.name)) return;
-    const { onNodeCreated, onExecuted } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      addView(this, HIGH[nodeData.name]);
-      return result;
-    };
+    const { onExecuted } = nodeType.prototype;
+    whenCreated(nodeType, (node) => {
+      addView(node, HIGH[nodeData.name]);
+    });
     nodeType.prototype.onExecuted = function (output, ...args) {
       onExecuted?.call(this, output, ...args);
       show(this, output);

@@ -1,7 +1,7 @@
 // Draws the loss in Train LoHa while it runs, and afterwards: as it came, faint, and a running mean over it.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { keepOutput, nodeAt } from "./graph.js";
+import { keepOutput, nodeAt, whenCreated } from "./graph.js";
 import { say } from "./view.js";
 
 const NODE = "ShinyMasTrainLoha";
@@ -112,12 +112,6 @@ app.registerExtension({
     api.addEventListener("shinymas.training", onMessage);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== NODE) return;
-    const { onNodeCreated } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      addChart(this);
-      return result;
-    };
+    if (nodeData.name === NODE) whenCreated(nodeType, addChart);
   },
 });

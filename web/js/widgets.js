@@ -1,6 +1,6 @@
 // Widgets that do not count look so; what is rarely touched is folded away on the canvas too.
 import { app } from "../../../scripts/app.js";
-import { afterLoading, nodesWithPaths } from "./graph.js";
+import { afterLoading, nodesWithPaths, whenCreated } from "./graph.js";
 import { isLinked } from "./inputs.js";
 import { warn } from "./view.js";
 
@@ -128,24 +128,22 @@ app.registerExtension({
     const inputs = Object.entries({ ...nodeData.input?.required, ...nodeData.input?.optional });
     const folded = new Set(inputs.filter(([, [, options]]) => options?.advanced).map(([name]) => name));
     const fields = new Set([...inputs.map(([name]) => name), CONTROL]);
-    const { onNodeCreated, onConnectionsChange } = nodeType.prototype;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = onNodeCreated?.apply(this, args);
-      this.shinymasFields = fields;
-      for (const widget of this.widgets) {
+    const { onConnectionsChange } = nodeType.prototype;
+    whenCreated(nodeType, (node) => {
+      node.shinymasFields = fields;
+      for (const widget of node.widgets) {
         if (!fields.has(widget.name)) continue;
         const { callback } = widget;
         widget.callback = (...given) => {
           const answer = callback?.apply(widget, given);
-          judge(this);
+          judge(node);
           return answer;
         };
       }
-      addFold(this, folded);
-      addLabels(this);
-      judge(this);
-      return result;
-    };
+      addFold(node, folded);
+      addLabels(node);
+      judge(node);
+    });
     nodeType.prototype.onConnectionsChange = function (...args) {
       const result = onConnectionsChange?.apply(this, args);
       if (this.shinymasFields) judge(this);
