@@ -24,7 +24,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
@@ -95,6 +94,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     from shinymas_loha.loha.training.data import describe_data, index_pictures, training_data
     from shinymas_loha.loha.training.kohya.run_file import read_run
     from shinymas_loha.loha.training.run.folder import check_output_name
+    from shinymas_loha.loha.training.run.metadata import BaseFiles
     from shinymas_loha.loha.training.run.outcome import validation_line
     from shinymas_loha.loha.training.run.progress import Stopped, Watcher
     from shinymas_loha.patcher import loras
@@ -127,7 +127,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
             start=files.read(given.resume) if given.resume else None,
             output=output,
             cache=user / "latents",
-            model_sha256=_hash(checkpoint) if world.is_first else "")
+            base=_base_files(checkpoint, vae_file) if world.is_first else BaseFiles())
     if run.resumption:
         say(run.resumption)
     training = run.training
@@ -275,12 +275,11 @@ def _load(checkpoint: Path, vae_file: Path | str):
     return model, clip, vae
 
 
-def _hash(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def _base_files(checkpoint: Path, vae_file: Path | str):
+    from shinymas_loha.loha.files.hashes import file_hashes
+    from shinymas_loha.loha.training.run.metadata import BaseFiles
+
+    return BaseFiles(*file_hashes(checkpoint), *(file_hashes(vae_file) if vae_file else ()))
 
 
 if __name__ == "__main__":

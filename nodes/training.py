@@ -66,7 +66,7 @@ class LohaTrainingData(io.ComfyNode):
                     "lies in ComfyUI's input folder.")),
                 *inputs_of((field for field in describe(DataOptions).values() if not field.since),
                            first=["resolution", "batch_size"]),
-                *inputs_of(describe(CaptionOptions).values()),
+                *inputs_of(field for field in describe(CaptionOptions).values() if not field.since),
                 folded(io.Boolean.Input("flip", default=False, tooltip="Mirror each picture half of the times.")),
                 io.String.Input("dataset", default="", multiline=True, tooltip=(
                     "A dataset TOML of kohya's scripts: its path, or its text. A path that is not absolute, its own "
@@ -82,6 +82,7 @@ class LohaTrainingData(io.ComfyNode):
                     "A folder whose pictures are all for validation, and none of them trained on. A path that is not "
                     "absolute lies in ComfyUI's input folder. Empty: none."))),
                 *inputs_of(field for field in describe(DataOptions).values() if field.since),
+                *inputs_of(field for field in describe(CaptionOptions).values() if field.since),
             ],
             outputs=[
                 DataType.Output("data", display_name="data", tooltip="The pictures, for Train LoHa."),

@@ -105,7 +105,7 @@ def widgets(run: Run) -> tuple[dict, dict]:
     data_values = {
         "folder": "shinymas", **_widgets(data, later=False), **_widgets(captions, later=False), "flip": False,
         "dataset": "", "defaults": settings.defaults, "validation_split": 0.0, "validation_folder": "",
-        **_widgets(data, later=True)}
+        **_widgets(data, later=True), **_widgets(captions, later=True)}
     KINDS.update(_kinds(data_values, setting_values))
     return data_values, setting_values
 

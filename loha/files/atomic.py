@@ -46,7 +46,7 @@ def write_whole(target: Path, chunks: Iterable[bytes | memoryview], overwrite: b
         _flush_folder(target.parent)
     except OSError as error:
         raise FileError(f"{show(target.name)}: cannot be written ({reason(error)}); nothing was changed. "
-                        "Check the free space and the permissions of the folder.") from error
+                        f"Check the free space and the permissions of {show(target.parent, 200)}.") from error
     return written
 
 

@@ -23,6 +23,7 @@ from ...loha.training.run.fingerprint import Comparison
 from ...loha.training.run.folder import RunFolder, check_output_name, state_beside
 from ...loha.training.run.loop import Training
 from ...loha.training.run.memory import require
+from ...loha.training.run.metadata import BaseFiles
 from ...loha.training.run.outcome import character_lines, validation_lines
 from ...loha.training.run.processes import World
 from ...loha.training.run.progress import Watcher
@@ -132,7 +133,7 @@ class Run:
 
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
-            start: Loha | None = None, world: World = World(), model_sha256: str = "") -> Run:  # noqa: B008
+            start: Loha | None = None, world: World = World(), base: BaseFiles = BaseFiles()) -> Run:  # noqa: B008
     """Check everything that can be checked before the first step, and load the models.
 
     Args:
@@ -141,6 +142,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         start: a LoHa to go on from: exactly, where its run's state lies beside its file and nothing
             that matters has changed, else from its weights.
         world: all processes of the run; each must come here.
+        base: hashes of the files that are trained on, for the metadata.
 
     Raises:
         LohaError: of whichever kind says what must be changed.
@@ -157,10 +159,10 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
     models.load()
     notes = list(models.notes)
     with torch.inference_mode(False):
-        base = models.models()
-        latents = Latents(data, base.encode, folder=cache, vae_key=base.vae_key)
-        run = Training(base, data, latents, settings, session=world.share("session", session_name(settings)),
-                       precision=models.precision, world=world, model_sha256=model_sha256)
+        loaded = models.models()
+        latents = Latents(data, loaded.encode, folder=cache, vae_key=loaded.vae_key)
+        run = Training(loaded, data, latents, settings, session=world.share("session", session_name(settings)),
+                       precision=models.precision, world=world, base=base)
         resumed = start is not None and not settings.init_from and _resumes(run, start, world, notes)
         if start is not None and not resumed:
             run.go_on_from(start)

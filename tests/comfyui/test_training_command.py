@@ -1,5 +1,6 @@
 """The command line: one process and two, Ctrl-C, exit codes."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import pytest
 from kit.workspace import ROOT
+from shinymas_loha.loha.files import read
 from shinymas_loha.loha.training.run.folder import read_state
 
 
@@ -20,7 +22,10 @@ def test_two_processes_of_two_are_one_of_four(training_command, one_thread, tmp_
     assert two.losses == pytest.approx(one.losses, rel=1e-5)
     for name, tensor in one.parameters.items():
         assert float((two.parameters[name] - tensor).norm()) <= 1e-3 * float(tensor.norm()), name
-    assert (tmp_path / "two" / "two.safetensors").is_file()
+    metadata = read(tmp_path / "two" / "two.safetensors").metadata
+    assert re.fullmatch("[0-9a-f]{8}", metadata["ss_sd_model_hash"])
+    assert re.fullmatch("[0-9a-f]{64}", metadata["ss_new_sd_model_hash"])
+    assert "ss_vae_hash" not in metadata  # the checkpoint's own
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to another process")
@@ -90,8 +95,8 @@ def test_settings_are_judged_before_pictures_and_models(training_command, one_th
 def test_all_that_must_change_is_said_at_once(training_command, one_thread, tmp_path):
     bad = training_command("bad")
     config = tmp_path / "bad.toml"
-    config.write_text(config.read_text(encoding="utf-8") + 'loss_type = "huber"\nxformers = true\nresume = false\n',
-                      encoding="utf-8")
+    text = config.read_text(encoding="utf-8") + "zero_terminal_snr = true\nxformers = true\nresume = false\n"
+    config.write_text(text, encoding="utf-8")
     dataset = tmp_path / "pictures.toml"
     dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n', encoding="utf-8")
     bad[bad.index("--data"):bad.index("--data") + 2] = ["--dataset", str(dataset)]

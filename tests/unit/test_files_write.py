@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import safetensors.torch
 import torch
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import read, save
+from shinymas_loha.loha.files.hashes import file_hashes
 from shinymas_loha.loha.module import Loha, LohaModule
 from shinymas_loha.tests.unit.files_helpers import file_bytes, flat, tucker
 
@@ -228,3 +230,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, loha):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read(target).source == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "given.safetensors"]
+
+
+def test_hashes_of_a_models_file(tmp_path):
+    """The web UI's old hash: of 64 KiB from the second MiB on; of a smaller file, of nothing."""
+    data = random.Random(0).randbytes(0x130000)
+    (tmp_path / "model").write_bytes(data)
+    (tmp_path / "small").write_bytes(b"x")
+    assert file_hashes(tmp_path / "model") == (
+        hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8], hashlib.sha256(data).hexdigest())
+    assert file_hashes(tmp_path / "small") == (
+        hashlib.sha256(b"").hexdigest()[:8], hashlib.sha256(b"x").hexdigest())

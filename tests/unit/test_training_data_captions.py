@@ -5,7 +5,7 @@ import random
 import pytest
 from shinymas_loha.loha.errors import SettingsError
 from shinymas_loha.loha.training.data import CaptionError, CaptionOptions, read_caption, varied
-from shinymas_loha.loha.training.data.captions import Layout, understood
+from shinymas_loha.loha.training.data.captions import Layout, tags_of, understood
 
 TAGS = "Kazano Hiori, black hair, mole, smile, 1girl"
 
@@ -121,3 +121,74 @@ def test_prefix():
 def test_options_out_of_range(values):
     with pytest.raises(SettingsError, match=next(iter(values))):
         CaptionOptions(**values)
+
+
+def _words(count):
+    return ", ".join(f"t{number}" for number in range(count))
+
+
+def test_the_prefix_is_counted_into_the_tags_that_stay():
+    options = CaptionOptions(prefix="shiny,", suffix=", best", keep_tokens=1, shuffle=True)
+    seen = {_vary(options, seed, "a, b") for seed in range(60)}
+    assert seen == {f"shiny, {rest}" for rest in (
+        "a, b, best", "a, best, b", "b, a, best", "b, best, a", "best, a, b", "best, b, a")}
+    assert _vary(CaptionOptions(suffix=", best"), caption="a, b") == "a, b , best"
+
+
+def test_what_stands_before_and_behind_the_marks_stays():
+    options = CaptionOptions(keep_tokens_separator="|||", keep_tokens=3, shuffle=True, tag_dropout=0.5)
+    seen = {_vary(options, seed, "name, series ||| a, b ||| best, end") for seed in range(80)}
+    assert seen == {f"name, series{free}, best, end" for free in ("", ", a", ", b", ", a, b", ", b, a")}
+    assert {_vary(options, seed, "x|||a") for seed in range(20)} == {"x", "x, a"}
+    # Without the mark the first n stay; without shuffling or dropping the mark is text, as in kohya's scripts.
+    assert _vary(options, caption="a, b, c") == "a, b, c"
+    assert _vary(CaptionOptions(keep_tokens_separator="|||"), caption="a ||| b") == "a ||| b"
+
+
+def test_the_secondary_mark_keeps_tags_together():
+    options = CaptionOptions(secondary_separator=";;;", shuffle=True)
+    assert {_vary(options, seed, "a;;;b, c") for seed in range(20)} == {"a,b, c", "c, a,b"}
+    assert _vary(CaptionOptions(secondary_separator=";;;"), caption="a;;;b") == "a,b"
+
+
+@pytest.mark.parametrize(("caption", "seen"), [
+    ("a {red|blue} b", {"a red b", "a blue b"}),
+    ("{a|b}{c|d}", {"ac", "ad", "bc", "bd"}),
+    ("{alone} {{a|b}} }{", {"alone {a|b} }{"}),
+    ("{|x}", {"", "x"}),
+    ("{a|b}}", {"{a|b}"}),  # a doubled brace goes before, as in kohya's scripts
+])
+def test_a_wildcard_is_one_of_its_words(caption, seen):
+    assert {_vary(CaptionOptions(wildcards=True), seed, caption) for seed in range(60)} == seen
+    assert _vary(CaptionOptions(), caption=caption) == caption
+
+
+def test_wildcards_are_even_and_choose_among_lines():
+    options = CaptionOptions(wildcards=True, prefix="{p}")
+    found = [_vary(options, seed, "one\n{two|three}") for seed in range(4000)]
+    for text, chance in (("p one", 0.5), ("p two", 0.25), ("p three", 0.25)):
+        assert found.count(text) / 4000 == pytest.approx(chance, abs=0.04)
+    assert understood("a\n\n b  c,\nd", has_variants=True).text == "a\nb c,\nd"
+    assert tags_of("a, b\nc") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("length", "total", "step", "tags"), [
+    (10, 0, 0, 2), (10, 0, 4, 5), (10, 0, 9, 9), (10, 0, 10, 10), (0.5, 20, 4, 5), (0.5, 20, 10, 10),
+    (0.001, 20, 0, 10)])
+def test_tags_are_warmed_up(length, total, step, tags):
+    """⌊step · (tags − min) / length⌋ + min of those that may move, before they are shuffled."""
+    options = CaptionOptions(token_warmup_step=float(length), token_warmup_min=2, keep_tokens=1)
+    made = varied(f"name, {_words(10)}", options, random.Random(0), step=step, total_steps=total)
+    assert made == ", ".join(["name", *_words(10).split(", ")[:tags]])
+
+
+def test_fewer_tags_than_the_warmup_begins_with():
+    options = CaptionOptions(token_warmup_step=10.0, token_warmup_min=5)
+    assert [varied("a, b", options, random.Random(0), step=step) for step in (0, 9, 10)] == ["a, b"] * 3
+    assert varied("", options, random.Random(0), step=9) == ""
+
+
+def test_every_nth_epoch_is_without_captions():
+    options = CaptionOptions(dropout_every_n_epochs=3, prefix="p")
+    assert [varied("a", options, random.Random(0), epoch=epoch) for epoch in range(6)] == [
+        "p a", "p a", "", "p a", "p a", ""]

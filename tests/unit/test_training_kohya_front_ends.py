@@ -269,6 +269,9 @@ def test_what_the_gui_makes_of_its_widgets():
     assert settings_of(gui(max_train_epochs="3", max_train_steps=700), "max_train_epochs", "max_train_steps") == (3, 0)
     assert gui(use_cp=True).settings.use_tucker
     assert gui(seed="").settings.seed == 0
+    multires = gui(noise_offset_type="Multires", additional_parameters="--min_timestep 10")
+    assert settings_of(multires, "multires_noise_iterations", "multires_noise_discount", "noise_offset",
+                       "min_timestep") == (8, 0.2, 0, 10)
     assert gui(noise_offset_type="Multires", multires_noise_iterations=0, noise_offset=0.1,
                additional_parameters="").settings.noise_offset == 0
 
@@ -277,9 +280,8 @@ def test_what_the_gui_makes_of_its_widgets():
     ({"LoRA_type": "Standard"}, 'LoRA_type = "Standard": this trains a LoHa. Write LoRA_type = "LyCORIS/LoHa"'),
     ({"sdxl": True}, "sdxl = true: this trainer is for SD 1.5"),
     ({"flux1_checkbox": True}, "flux1_checkbox = true: this trainer is for SD 1.5"),
-    ({"lr_warmup": 10}, "lr_warmup_steps = 0.1: a fraction of the run"),
-    ({"noise_offset_type": "Multires"}, "multires_noise_iterations = 8: the loss is"),
-    ({"additional_parameters": "--min_timestep 10"}, "min_timestep = 10: all 1000 timesteps are trained"),
+    ({"lr_warmup": 150}, "lr_warmup_steps = 1.5: 1.5 is outside 0.0 to 0.99"),
+    ({"additional_parameters": "--min_timestep 1000"}, "min_timestep = 1000: 1000 is outside 0 to 999"),
     ({"additional_parameters": "loose"}, 'additional_parameters = "loose": loose has no --key before it'),
     ({"additional_parameters": "--a 'b"}, "No closing quotation: write --key=value"),
 ])
@@ -303,8 +305,8 @@ def test_easy_training_scripts_have_one_file_for_both(tmp_path):
     assert read_dataset(EASY).options == run.options
     with pytest.raises(SettingsError, match=r'network_module = "networks.lora": this trains a LoHa'):
         read_run(EASY.replace('algo = "loha"', ""))
-    with pytest.raises(SettingsError, match=r"lr_warmup_steps = 0.05: a fraction of the run"):
-        read_run(EASY.replace("learning_rate", "warmup_ratio = 0.05\nlearning_rate"))
+    share = read_run(EASY.replace("learning_rate", "warmup_ratio = 0.05\nlearning_rate"))
+    assert settings_of(share, "lr_warmup_steps", "lr_warmup_share") == (0, 0.05)
 
 
 def test_lora_scripts():

@@ -43,7 +43,7 @@ def test_nothing_is_asked_for_by_what_kohyas_tools_leave_empty():
     for value in (None, False, "", " ", "none", "None", [], [""], {}, 0, 0.0):
         for key in ("resume", "lr_scheduler_args", "masked_loss", "xformers", "scale_weight_norms"):
             assert KEYS[key].asks_for_nothing(value), (key, value)
-    for key, value in (("loss_type", "l2"), ("caption_separator", ","), ("max_timestep", 1000), ("initial_epoch", 1),
+    for key, value in (("caption_separator", ","), ("max_timestep", 1000), ("initial_epoch", 1),
                        ("max_train_epochs", 0), ("clip_skip", 0), ("network_weights", "")):
         assert KEYS[key].asks_for_nothing(value), key
     for key, value in (("keep_tokens", 0), ("learning_rate", 0), ("unet_lr", 0), ("text_encoder_lr", [0.0]),

@@ -22,7 +22,7 @@ network_args = ["algo=loha", "dora_wd=True", "conv_dim=x"]
 network_dim = 0
 optimizer_type = "Nadir"
 gradient_checkpointing = 1
-loss_type = "huber"
+zero_terminal_snr = true
 resume = "a/state"
 lr_scheduler = "wave"
 xformers = true
@@ -36,14 +36,14 @@ max_train_epoch = 3
     assert found.pop(8).startswith("refused: optimizer: 'Nadir' is not known. Known: Adadelta")
     assert found == [
         "the pasted configuration cannot be run as it is, 8 things to change:",
-        'refused: loss_type = "huber": the loss is the model card\'s: mean squared error; min-SNR and noise offset '
-        'alone may be added. Take it out, or write loss_type = "l2"',
+        "refused: zero_terminal_snr = true: losses and noises are those of the settings, such as loss_type and "
+        "noise_offset. Take it out, or write zero_terminal_snr = false",
         'refused: resume = "a/state": kohya\'s state folders cannot be read. Take it out, and connect the LoHa to go '
         "on from to resume, or give it to train.py with --resume",
         "refused: network_dim = 0: 0 is outside 1 to 128",
         "refused: gradient_checkpointing = 1: expected true or false",
         "refused: lr_scheduler = \"wave\": 'wave' is not one of model card, cosine_with_restarts, cosine, constant, "
-        "linear",
+        "linear, polynomial, cosine_with_min_lr, inverse_sqrt, warmup_stable_decay",
         'refused: network_args = "conv_dim=x": conv_dim is not a whole number',
         'refused: network_args = "dora_wd=True": this LoHa does not have it: take it out',
         "ignored: xformers, lowram: memory and speed are chosen by ComfyUI and the kernels",
@@ -105,7 +105,7 @@ def test_both_files_of_a_run_are_in_one_message(tmp_path):
 @pytest.mark.parametrize("off", OFF)
 def test_off_is_off(off):
     keys = ("resume", "lr_scheduler_args", "lr_scheduler_type", "max_train_epochs", "min_timestep", "base_weights",
-            "multires_noise_iterations", "save_every_n_steps", "network_weights", "vae", "use_8bit_adam", "v2")
+            "multires_noise_iterations", "save_n_epoch_ratio", "network_weights", "vae", "use_8bit_adam", "v2")
     given = [key for key in keys if not (key in ("network_weights", "vae") and off in ("0", "0.0"))]
     if off == "0.0":
         given.remove("max_train_epochs")
@@ -120,9 +120,9 @@ face_crop_aug_range = {off}
 [[datasets.subsets]]
 image_dir = "a"
 is_reg = {off}
-caption_suffix = {off}
+metadata_file = {off}
 """)
-    assert pictures.found.unused == ["color_aug", "face_crop_aug_range", "is_reg", "caption_suffix"]
+    assert pictures.found.unused == ["color_aug", "face_crop_aug_range", "is_reg", "metadata_file"]
 
 
 @pytest.mark.parametrize("off", OFF)

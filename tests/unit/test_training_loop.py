@@ -111,6 +111,38 @@ def test_files_of_a_run(training):
     assert training(max_train_epochs=1).keeper.folder.path.name == "tiny-2"
 
 
+def test_files_of_early_ends_count_among_the_last(training):
+    run = training(max_train_epochs=4, save_every_n_epochs=1, keep_last=2)
+    folder = run.keeper.folder
+    with pytest.raises(Cancelled):
+        run.run(stop_after(4))
+    assert sorted(path.name for path in folder.path.glob("*.safetensors")) == [
+        "tiny-000001.safetensors", "tiny-step00000004.safetensors"]
+    run.run()
+    assert sorted(path.name for path in folder.path.glob("*.safetensors")) == [
+        "tiny-000003.safetensors", "tiny-000004.safetensors", "tiny.safetensors"]
+
+
+def test_files_of_steps(training):
+    """Each with its state, so that a killed run loses no more than what came after."""
+    run = training(max_train_epochs=2, save_every_n_epochs=0, save_every_n_steps=2)
+    folder = run.keeper.folder
+    seen = []
+
+    def look(progress):
+        if progress.step in (3, 5):
+            seen.append(read_state(folder.path / STATE_FILE).step)
+
+    run.run(Watcher(on_step=look))
+    assert seen == [2, 4]
+    names = [f"tiny-step{step:08d}.safetensors" for step in (2, 4, 6)]
+    assert sorted(path.name for path in folder.path.glob("*.safetensors")) == [*names, "tiny.safetensors"]
+    assert [files.read(folder.path / name).metadata["ss_steps"] for name in names] == ["2", "4", "6"]
+    plain = training(max_train_epochs=2, save_every_n_epochs=0)
+    plain.run()
+    assert same(run.network.state_dict(), plain.network.state_dict())
+
+
 def test_an_older_file_means_its_weights_alone(training):
     run = training()
     run.run()

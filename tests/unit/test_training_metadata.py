@@ -6,12 +6,13 @@ import re
 import pytest
 from PIL import Image
 from shinymas_loha.loha.training.data import CaptionOptions, DataOptions, FolderOptions, TrainingData, index_pictures
-from shinymas_loha.loha.training.run.metadata import RunFacts, training_metadata
+from shinymas_loha.loha.training.run.metadata import BaseFiles, RunFacts, training_metadata
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
 RUN = RunFacts(
     session_id="123", started_at=1_680_000_000.0, finished_at=1_680_003_600.5, epoch=2, steps=20,
-    total_steps=310, optimizer="torch.optim.adamw.AdamW", processes=2, model_hash="0123abcd",
+    total_steps=310, optimizer="torch.optim.adamw.AdamW", processes=2,
+    base=BaseFiles("0123abcd", "ab" * 32, "4567cdef", "cd" * 32),
 )
 # Every key that the project's list of facts demands, hashes of the base model apart.
 DEMANDED = [
@@ -47,6 +48,11 @@ def test_every_demanded_key_is_there_as_text(data):
     assert all(type(key) is str and type(value) is str for key, value in metadata.items())
     assert all(re.match(r"ss_|modelspec\.|shinymas_cast$", key) for key in metadata)
     assert metadata["ss_sd_model_name"] == "anime.ckpt"
+    assert (metadata["ss_sd_model_hash"], metadata["ss_new_sd_model_hash"]) == ("0123abcd", "ab" * 32)
+    assert (metadata["ss_vae_hash"], metadata["ss_new_vae_hash"]) == ("4567cdef", "cd" * 32)
+    assert "ss_training_comment" not in metadata
+    noted = training_metadata(TrainingSettings(training_comment="for tests"), data, RUN)
+    assert noted["ss_training_comment"] == "for tests"
     assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("16", "1.0")
     assert json.loads(metadata["ss_network_args"]) == {"algo": "loha", "conv_dim": "0"}
     assert metadata["ss_resolution"] == "(256, 256)"

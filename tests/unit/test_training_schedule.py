@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from shinymas_loha.loha.errors import SettingsError
-from shinymas_loha.loha.training.optimisation.schedules import build, curve, run_length
+from shinymas_loha.loha.training.optimisation.schedules import build, course, curve, run_length
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LinearLR, SequentialLR
 
@@ -103,3 +103,59 @@ def test_the_length_of_a_run_is_known_from_settings_and_batches():
     assert run_length(settings, 5) == (3, 9)
     assert run_length(replace(settings, max_train_steps=4), 5) == (3, 4)
     assert run_length(replace(settings, max_train_steps=40), 5) == (3, 9)
+
+
+@pytest.mark.parametrize(("name", "ours", "theirs"), [
+    ("polynomial", {"power": 2.5}, {"power": 2.5}),
+    ("polynomial", {}, {}),
+    ("cosine_with_min_lr", {"floor": 0.1}, {"min_lr_rate": 0.1, "num_cycles": 0.5}),
+    ("cosine_with_min_lr", {"floor": 0.2, "cycles": 3}, {"min_lr_rate": 0.2, "num_cycles": 1.5}),
+    ("inverse_sqrt", {}, {}),
+    ("inverse_sqrt", {"timescale": 50}, {"timescale": 50}),
+    ("warmup_stable_decay", {"decay": 12, "floor": 0.1},
+     {"num_decay_steps": 12, "min_lr_ratio": 0.1, "num_cycles": 0.5}),
+])
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_schedules_of_transformers(name, ours, theirs, warmup):
+    """As kohya's scripts call them: its number of cycles is twice that of transformers' cosines."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, SchedulerType
+
+    optimizer, total = _optimizer(), 40
+    length = {} if name == "inverse_sqrt" else {"num_training_steps": total}
+    if name == "warmup_stable_decay":
+        length = {"num_stable_steps": total - warmup - 12}
+    wanted = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)](
+        optimizer, num_warmup_steps=warmup, **length, **theirs)
+    found = curve(name, learning_rate=1e-3, steps_per_epoch=10, total_steps=total, warmup=warmup, **ours)
+    assert found == pytest.approx(_rates(wanted, optimizer, total), rel=1e-9, abs=1e-15)
+
+
+def test_shares_of_the_run_are_whole_steps():
+    settings = TrainingSettings(lr_scheduler="warmup_stable_decay", lr_warmup_share=0.05, lr_decay_steps=0.25,
+                                max_train_epochs=3)
+    made = course(settings, 13, 39)
+    assert (made["warmup"], made["decay"]) == (1, 9)
+    made = course(replace(settings, lr_warmup_share=0.0, lr_warmup_steps=4, lr_decay_steps=5.0), 13, 39)
+    assert (made["warmup"], made["decay"]) == (4, 5)
+    assert course(TrainingSettings(lr_decay_steps=0.9), 13, 39)["decay"] == 0  # of another schedule
+    with pytest.raises(SettingsError, match="lr_decay_steps: 4 steps of warm-up and 39 of decay are more than a run"):
+        run_length(replace(settings, lr_warmup_share=0.0, lr_warmup_steps=4, lr_decay_steps=39.0), 13)
+    with pytest.raises(SettingsError, match="lr_warmup_steps 4 and lr_warmup_share 0.05 exclude each other"):
+        replace(settings, lr_warmup_steps=4)
+
+
+def test_kohyas_keys_of_schedules():
+    from shinymas_loha.loha.training.kohya.training_file import read_settings
+
+    made = read_settings("""
+lr_scheduler = "polynomial"
+lr_warmup_steps = 0.1
+lr_scheduler_power = 2
+text_encoder_lr = [5e-5, 1e-4]
+""").settings
+    assert (made.lr_scheduler, made.lr_warmup_steps, made.lr_warmup_share, made.lr_scheduler_power) == (
+        "polynomial", 0, 0.1, 2.0)
+    assert made.text_encoder_lr == 5e-5 and made.train_text_encoder
+    assert not read_settings("text_encoder_lr = [0.0]").settings.train_text_encoder
+    made = read_settings('lr_scheduler = "warmup_stable_decay"\nlr_decay_steps = 0.2\nlr_scheduler_min_lr_ratio = 0.1')
+    assert (made.settings.lr_decay_steps, made.settings.lr_scheduler_min_lr_ratio) == (0.2, 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from enum import Enum
@@ -16,6 +17,7 @@ CAPTION_ENDINGS = (".txt", ".caption")
 _MAX_BYTES = 1 << 20
 _WORDS = 3  # of a tag, on average: sentences have more
 _JOINED = re.compile(r"\w_\w")
+_WILDCARD = re.compile(r"\{([^}]+)\}")
 
 
 class CaptionError(FileError):
@@ -73,14 +75,18 @@ def read_text(path: Path | str) -> str:
     return text
 
 
-def understood(text: str) -> Caption:
+def understood(text: str, *, has_variants: bool = False) -> Caption:
     """The caption that a file's text stands for: one line, with single spaces.
 
     Of several lines the first that is not empty counts, as in kohya's scripts; the others are variants or notes. But
     downloaders (gallery-dl, Hydrus) write one tag a line, and people break a list of tags behind a comma: those are
     one list. A line of tags as Danbooru's own lists have them, with underscores and spaces between, is one too.
+
+    With `has_variants` every line is a caption of its own, and all are kept.
     """
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if has_variants:
+        return Caption("\n".join(lines), Layout.LINE)
     if len(lines) < 2:
         line = lines[0] if lines else ""
         return Caption(", ".join(line.split()), Layout.SPACED) if _is_spaced(line) else Caption(line, Layout.LINE)
@@ -90,27 +96,68 @@ def understood(text: str) -> Caption:
 
 
 def tags_of(caption: str) -> list[str]:
-    """The comma-separated tags, trimmed, empty ones left out."""
-    return [tag for part in caption.split(",") if (tag := part.strip())]
+    """The comma-separated tags, of all lines, trimmed, empty ones left out."""
+    return [tag for part in caption.replace("\n", ",").split(",") if (tag := part.strip())]
 
 
-def varied(caption: str, options: CaptionOptions, draw: random.Random) -> str:
-    """A caption as it is trained this time: dropped, shuffled, thinned and prefixed as chosen.
+def varied(caption: str, options: CaptionOptions, draw: random.Random, *, epoch: int = 0, step: int = 0,
+           total_steps: int = 0) -> str:
+    """A caption as it is trained this time: dropped, prefixed, chosen, shuffled and thinned as the options say.
 
-    A dropped caption is empty, prefix and all. The first `keep_tokens` tags keep their places.
-    Draws nothing that the options do not ask for.
+    A dropped caption is empty, prefix and all. Draws nothing that the options do not ask for. As in kohya's scripts
+    (library/train_util.py, process_caption), but that each line of a file with several has the prefix and the suffix.
+
+    Args:
+        epoch: from 0.
+        step, total_steps: of the run, for the warm-up of tags.
     """
     if options.caption_dropout and draw.random() < options.caption_dropout:
         return ""
-    if options.shuffle or options.tag_dropout:
-        tags = tags_of(caption)
-        fixed, free = tags[:options.keep_tokens], tags[options.keep_tokens:]
+    if options.dropout_every_n_epochs and (epoch + 1) % options.dropout_every_n_epochs == 0:
+        return ""
+    if options.wildcards and "\n" in caption:
+        caption = draw.choice(caption.split("\n"))
+    if options.prefix or options.suffix:
+        caption = f"{options.prefix} {caption} {options.suffix}".strip()
+    if options.wildcards:
+        caption = _chosen(caption, draw)
+    if options.shuffle or options.tag_dropout or options.token_warmup_step:
+        first, free, last = _parts(caption, options)
+        if options.token_warmup_step:
+            free = free[:_warm(len(free), options, step, total_steps)]
         if options.shuffle:
             draw.shuffle(free)
         if options.tag_dropout:
             free = [tag for tag in free if draw.random() >= options.tag_dropout]
-        caption = ", ".join(fixed + free)
-    return f"{options.prefix} {caption}".strip() if options.prefix else caption
+        caption = ", ".join(first + free + last)
+    return caption.replace(options.secondary_separator, ",") if options.secondary_separator else caption
+
+
+def _chosen(caption: str, draw: random.Random) -> str:
+    """One of the words of each {a|b}; doubled braces are braces."""
+    hidden = caption.replace("{{", "\0").replace("}}", "\1")
+    made = _WILDCARD.sub(lambda found: draw.choice(found[1].split("|")), hidden)
+    return made.replace("\0", "{").replace("\1", "}")
+
+
+def _parts(caption: str, options: CaptionOptions) -> tuple[list[str], list[str], list[str]]:
+    """Tags that stay in front, that may move, and that stay behind."""
+    mark = options.keep_tokens_separator
+    if mark and mark in caption:
+        first, free, *last = (tags_of(part) for part in caption.split(mark, 2))
+        return first, free, last[0] if last else []
+    tags = tags_of(caption)
+    return tags[:options.keep_tokens], tags[options.keep_tokens:], []
+
+
+def _warm(tags: int, options: CaptionOptions, step: int, total_steps: int) -> int:
+    """How many of the tags that may move are trained at `step`."""
+    length = options.token_warmup_step
+    if length < 1:
+        length = math.floor(length * total_steps)
+    if step >= length:
+        return tags
+    return max(0, math.floor(step * (tags - options.token_warmup_min) / length) + options.token_warmup_min)
 
 
 def _is_list(lines: list[str]) -> bool:

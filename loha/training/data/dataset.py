@@ -109,13 +109,14 @@ class TrainingData:
         stream(seed, "batches", epoch).shuffle(chunks)
         return tuple(Batch(epoch, at, size, items) for at, (size, items) in enumerate(chunks))
 
-    def captions(self, batch: Batch, seed: int) -> list[str]:
-        """The batch's captions as they are trained this time."""
+    def captions(self, batch: Batch, seed: int, *, step: int = 0, total_steps: int = 0) -> list[str]:
+        """The batch's captions as they are trained this time, at `step` of the run."""
         return [
             varied(
                 self.index.captions[item.picture],
                 self.index.folder(item.picture).options.captions,
                 stream(seed, "caption", batch.epoch, item.picture, item.repeat),
+                epoch=batch.epoch, step=step, total_steps=total_steps,
             )
             for item in batch.items
         ]

@@ -133,9 +133,10 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *, le
     books = [Ledger(folder.path, None if decode else ledgers) for folder in folders]
 
     def look(one: _Found) -> tuple[Examined | PictureError, Caption | CaptionError]:
-        path = folders[one.folder].path
+        path, has_variants = folders[one.folder].path, folders[one.folder].options.captions.wildcards
         return (_picture(path / one.name, books[one.folder], decode),
-                _caption(path / one.caption_file, may_read) if one.caption_file else Caption("", Layout.LINE))
+                _caption(path / one.caption_file, may_read, has_variants) if one.caption_file
+                else Caption("", Layout.LINE))
 
     usable: list[_Found] = []
     sizes: list[Size] = []
@@ -213,11 +214,11 @@ def _picture(path: Path, ledger: Ledger, decode: bool) -> Examined | PictureErro
         return error
 
 
-def _caption(path: Path, may_read: MayRead) -> Caption | CaptionError:
+def _caption(path: Path, may_read: MayRead, has_variants: bool) -> Caption | CaptionError:
     if path.is_symlink() and not may_read(path):
         return CaptionError(path, LEADS_OUT)
     try:
-        return understood(read_text(path))
+        return understood(read_text(path), has_variants=has_variants)
     except CaptionError as error:
         return error
 

@@ -237,6 +237,8 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _list(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if isinstance(value, Mapping):  # [datasets], of which there is one
+        value = [value]
     if not isinstance(value, list | tuple):
         raise SettingsError(f"{name}: expected tables [[{name}]]")
     return [_table(one, name) for one in value]

@@ -76,7 +76,7 @@ def _refused_pictures(why: str, /, **defaults: Any) -> dict[str, Key]:
 
 
 _SD1 = "this trainer is for SD 1.5"
-_LOSS = "the loss is the model card's: mean squared error; min-SNR and noise offset alone may be added"
+_LOSS = "losses and noises are those of the settings, such as loss_type and noise_offset"
 _STATE = "Take it out, and connect the LoHa to go on from to resume, or give it to train.py with --resume"
 _TEXTS = "captions are the text file's, shuffled and thinned as chosen"
 _DEEPSPEED = "several GPUs run through torchrun"
@@ -84,9 +84,16 @@ _DEEPSPEED = "several GPUs run through torchrun"
 KEYS: dict[str, Key] = {
     # What becomes a setting of the run; `training_file` converts the values of some.
     **_same(Part.RUN, learning_rate=2e-6, max_grad_norm=1.0, gradient_accumulation_steps=1,
-            gradient_checkpointing=False, unet_lr=None, text_encoder_lr=None, min_snr_gamma=None, noise_offset=None,
+            gradient_checkpointing=False, unet_lr=None, min_snr_gamma=None, noise_offset=None,
             output_name="last", save_precision="float", vae=None, optimizer_args=None, sample_prompts=None,
-            sample_every_n_epochs=None, lr_warmup_steps=0),
+            sample_every_n_epochs=None),
+    "lr_warmup_steps": Key(Part.RUN, 0, "lr_warmup_steps", "a fraction is a share of the run, `lr_warmup_share`"),
+    "lr_scheduler_power": Key(Part.RUN, 1, "lr_scheduler_power", "of polynomial", off=(0,)),
+    "lr_scheduler_min_lr_ratio": Key(Part.RUN, None, "lr_scheduler_min_lr_ratio",
+                                     "of cosine_with_min_lr and warmup_stable_decay"),
+    "lr_decay_steps": Key(Part.RUN, 0, "lr_decay_steps", "of warmup_stable_decay; below 1 a share of the run"),
+    "lr_scheduler_timescale": Key(Part.RUN, None, "lr_scheduler_timescale", "of inverse_sqrt", off=(0,)),
+    "text_encoder_lr": Key(Part.RUN, None, "text_encoder_lr", "of a list the first: SD 1.5 has one text encoder"),
     "defaults": Key(Part.RUN, field="defaults", why="of this trainer: `kohya` where kohya's own defaults are to count"),
     "network_dim": Key(Part.RUN, 4, "network_rank"),
     "network_alpha": Key(Part.RUN, 1, "network_alpha", "0 is the rank"),
@@ -104,12 +111,26 @@ KEYS: dict[str, Key] = {
     "validate_every_n_epochs": Key(Part.RUN, None, "validate_every_n_epochs", "not given: 1; the end is validated too"),
     "validate_every_n_steps": Key(Part.RUN, None, "validate_every_n_steps", "besides those after epochs"),
     "max_validation_steps": Key(Part.RUN, None, "max_validation_steps", "batches; each picture at four timesteps"),
+    "save_every_n_steps": Key(Part.RUN, None, "save_every_n_steps", off=(0, 0.0), when_off=0),
     "save_last_n_epochs": Key(Part.RUN, None, "keep_last"),
     "pretrained_model_name_or_path": Key(Part.RUN, None, "base_model"),
     "v_parameterization": Key(Part.RUN, False, "prediction", "true is v, false epsilon", when_off=False),
-    "network_module": Key(Part.NETWORK, why="`lycoris.kohya`; any other network is refused"),
-    "network_args": Key(Part.NETWORK, why="`algo=loha` with preset (full, attn-mlp), conv_dim, conv_alpha, use_tucker, "
-                                          "rank_dropout, module_dropout; what a LoHa here has not is refused"),
+    "training_comment": Key(Part.RUN, None, "training_comment", when_off=""),
+    **_same(Part.RUN, loss_type="l2", huber_schedule="snr", huber_c=0.1, debiased_estimation_loss=False,
+            noise_offset_random_strength=False, ip_noise_gamma_random_strength=False, multires_noise_discount=0.3),
+    "huber_scale": Key(Part.RUN, 1.0, "huber_scale", "not of the schedule `snr`, as in kohya's scripts"),
+    "min_timestep": Key(Part.RUN, None, "min_timestep", off=(0, 0.0)),
+    "max_timestep": Key(Part.RUN, None, "max_timestep", "itself not trained, unless it is min_timestep too",
+                        off=(0, 0.0, 1000)),
+    "multires_noise_iterations": Key(Part.RUN, None, "multires_noise_iterations",
+                                     "sizes are drawn for each picture, not for a batch", off=(0, 0.0)),
+    "ip_noise_gamma": Key(Part.RUN, None, "ip_noise_gamma", off=(0, 0.0)),
+    "scale_weight_norms": Key(Part.RUN, None, "scale_weight_norms", "as LyCORIS does it, after each step",
+                              off=(0, 0.0)),
+    "network_module": Key(Part.NETWORK, why="`lycoris.kohya`, or kohya's own `networks.loha`; any other is refused"),
+    "network_args": Key(Part.NETWORK, why="`algo=loha` with preset (LyCORIS's, but ia3), conv_dim, conv_alpha, "
+                                          "use_tucker, rank_dropout, module_dropout; what a LoHa here has not is "
+                                          "refused"),
     "network_train_unet_only": Key(Part.NETWORK, False, why="train_text_encoder", when_off=False),
     "network_train_text_encoder_only": Key(Part.NETWORK, False, why="train_unet", when_off=False),
 
@@ -127,7 +148,14 @@ KEYS: dict[str, Key] = {
     "keep_tokens": Key(Part.CAPTIONS, 0, "keep_tokens"),
     "caption_dropout_rate": Key(Part.CAPTIONS, 0.0, "caption_dropout"),
     "caption_tag_dropout_rate": Key(Part.CAPTIONS, 0.0, "tag_dropout"),
-    "caption_prefix": Key(Part.CAPTIONS, None, "prefix", when_off=""),
+    "caption_prefix": Key(Part.CAPTIONS, None, "prefix", "before each line where there are several", when_off=""),
+    "caption_suffix": Key(Part.CAPTIONS, None, "suffix", "behind each line where there are several", when_off=""),
+    "keep_tokens_separator": Key(Part.CAPTIONS, None, "keep_tokens_separator", when_off=""),
+    "secondary_separator": Key(Part.CAPTIONS, None, "secondary_separator", when_off=""),
+    "enable_wildcard": Key(Part.CAPTIONS, False, "wildcards", when_off=False),
+    "token_warmup_min": Key(Part.CAPTIONS, 1, "token_warmup_min"),
+    "token_warmup_step": Key(Part.CAPTIONS, 0, "token_warmup_step", "below 1 a share of the run"),
+    "caption_dropout_every_n_epochs": Key(Part.CAPTIONS, 0, "dropout_every_n_epochs"),
     "caption_extension": Key(
         Part.CAPTIONS, ".caption", "extension", "not given: `.txt`, else `.caption`, whatever defaults is",
         when_off=""),
@@ -161,15 +189,11 @@ KEYS: dict[str, Key] = {
     **_ignored("files go to the folder of the run: --output, or ComfyUI's models/loras", output_dir=None),
     **_ignored("there are no regularisation pictures", prior_loss_weight=1.0),
     **_ignored("samples are drawn with one sampler, so that they compare", sample_sampler="ddim"),
-    **_ignored("not kept", training_comment=None, metadata_title=None, metadata_author=None,
+    **_ignored("not kept", metadata_title=None, metadata_author=None,
                metadata_description=None, metadata_license=None, metadata_tags=None, metadata_usage_hint=None,
                metadata_thumbnail=None, metadata_merged_from=None, metadata_trigger_phrase=None,
                metadata_preprocessor=None, metadata_is_negative_embedding=None),
-    **_ignored("of schedules that are not done here", lr_scheduler_power=1, lr_decay_steps=0,
-               lr_scheduler_timescale=None, lr_scheduler_min_lr_ratio=None),
-    **_ignored("of losses and noises that are not done here", huber_schedule="snr", huber_c=0.1, huber_scale=1.0,
-               multires_noise_discount=0.3),
-    **_ignored("files are kept by epochs: save_last_n_epochs", save_last_n_steps=None),
+    **_ignored("files are kept by their number: save_last_n_epochs counts those of steps too", save_last_n_steps=None),
     **_ignored("pictures are resized one way: averaged down, Lanczos up", resize_interpolation=None),
     **_ignored("the tokenizer is ComfyUI's", tokenizer_cache_dir=None),
     **_ignored("of torch's processes, where the defaults are kept", ddp_timeout=None,
@@ -187,16 +211,11 @@ KEYS: dict[str, Key] = {
 
     # What can only be off, or the one thing that is done here.
     **_refused(_SD1, v2=False, sdxl=False, v3=False, flux=False),
-    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, debiased_estimation_loss=False,
-               zero_terminal_snr=False, masked_loss=False, noise_offset_random_strength=False,
-               ip_noise_gamma_random_strength=False, weighted_captions=False, multires_noise_iterations=None,
-               adaptive_noise_scale=None, ip_noise_gamma=None, v_pred_like_loss=None, loss_type="l2"),
-    **_refused("all 1000 timesteps are trained", min_timestep=None),
-    "max_timestep": Key(Part.REFUSED, None, why="all 1000 timesteps are trained", off=(1000,)),
+    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, zero_terminal_snr=False, masked_loss=False,
+               weighted_captions=False, adaptive_noise_scale=None, v_pred_like_loss=None),
     **_refused("other formats can run code when they are loaded", save_model_as="safetensors"),
     **_refused("ranks, hashes and the cast stand in the metadata", no_metadata=False),
-    **_refused("files are kept by epochs", "Write save_every_n_epochs instead", save_every_n_steps=None,
-               save_n_epoch_ratio=None),
+    **_refused("files are kept by epochs", "Write save_every_n_epochs instead", save_n_epoch_ratio=None),
     **_refused("samples are drawn after epochs", "Write sample_every_n_epochs instead", sample_every_n_steps=None,
                sample_at_first=False),
     **_refused("kohya's state folders cannot be read", _STATE, resume=None),
@@ -205,8 +224,6 @@ KEYS: dict[str, Key] = {
     **_refused("the rank is not read out of a file", "Write network_dim instead", dim_from_weights=False),
     **_refused("a LoHa's dropout is of ranks or modules", "Take it out, or write rank_dropout=… or module_dropout=… in "
                "network_args", network_dropout=None),
-    **_refused("the factors' norm is not limited", "Take it out, and lower learning_rate if the loss rises",
-               scale_weight_norms=None),
     **_refused("no other network is put into the model", "Take it out, and apply the LoHa before Train LoHa",
                base_weights=None),
     **_refused("the factors are trained in fp32", "Take it out; mixed_precision is of the forward pass",
@@ -226,9 +243,7 @@ KEYS: dict[str, Key] = {
     **_refused_pictures("masks are not trained with", alpha_mask=False, conditioning_data_dir=None),
     **_refused_pictures("pictures are trained as they are, mirrored with flip_aug at most", color_aug=False,
                         random_crop=False, face_crop_aug_range=None),
-    **_refused_pictures(_TEXTS, enable_wildcard=False, caption_suffix=None, keep_tokens_separator=None,
-                        secondary_separator=None, caption_separator=",", caption_dropout_every_n_epochs=0,
-                        token_warmup_min=1, token_warmup_step=0, metadata_file=None, custom_attributes=None),
+    **_refused_pictures(_TEXTS, caption_separator=",", metadata_file=None, custom_attributes=None),
     **_refused_pictures("buckets are multiples of 64", bucket_reso_steps=64),
     **_refused_pictures("every picture counts as much as another", multiplier=1, network_multiplier=1.0),
 

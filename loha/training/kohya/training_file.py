@@ -79,7 +79,7 @@ def settings_of(configuration: Configuration, defaults: str = MODEL_CARD) -> Set
     data = {key: value for key, value in configuration.values.items() if is_of_pictures(key)}
     values = found.asked_for({key: value for key, value in configuration.values.items() if key not in data})
     already = len(found.refused)
-    given = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.RUN}
+    given = {_field(key, value): value for key, value in values.items() if KEYS[key].part is Part.RUN}
     changes = kohya_settings() if given.get("defaults", defaults) == KOHYA else {"defaults": MODEL_CARD}
     changes |= _checked(values, found)
     changes |= _length(values, found)
@@ -121,9 +121,10 @@ def _checked(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
             found.refuse(key, value, "expected true or false")
         elif row.part is Part.RUN and not (key == "network_alpha" and value == 0):
             try:
-                checked |= coerced(TrainingSettings, {row.field: _convert(key, value)})
+                field = _field(key, value)
+                checked |= coerced(TrainingSettings, {field: _convert(key, value)})
             except SettingsError as error:
-                found.refuse(key, value, str(error).removeprefix(f"{row.field}: "))
+                found.refuse(key, value, str(error).removeprefix(f"{field}: "))
     return checked
 
 
@@ -147,7 +148,7 @@ def _parts(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     # A learning rate of zero trains a part as little as leaving it out does.
     return {
         "train_unet": not text_only and values.get("unet_lr") != 0,
-        "train_text_encoder": not unet_only and values.get("text_encoder_lr") != 0,
+        "train_text_encoder": not unet_only and _text_encoder_rate(values.get("text_encoder_lr")) != 0,
     }
 
 
@@ -173,17 +174,29 @@ def _sample_prompts(value: Any) -> Any:
     return "\n".join(map(str, value)) if isinstance(value, list) else value
 
 
+def _is_share(key: str, value: Any) -> bool:
+    return key == "lr_warmup_steps" and type(value) is float and not value.is_integer()
+
+
+def _field(key: str, value: Any) -> str:
+    """Which setting a key becomes: a warm-up that is a fraction is a share of the run, as in kohya's scripts."""
+    return "lr_warmup_share" if _is_share(key, value) else KEYS[key].field
+
+
 def _warmup(value: Any) -> Any:
-    """kohya takes a fraction of the run below 1; how long the run is, is not known here."""
-    if isinstance(value, float) and not value.is_integer():
-        raise SettingsError("a fraction of the run: give a whole number of steps")
-    return int(value) if isinstance(value, float) else value
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _text_encoder_rate(value: Any) -> Any:
+    """kohya takes a list, a rate for each text encoder; SD 1.5 has one, and the first is its."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 # Key → how its value is spelt here.
 _CONVERTED: dict[str, Callable[[Any], Any]] = {
     "lr_scheduler": _chosen({"custom": MODEL_CARD, "constant_with_warmup": "constant"}),
     "lr_warmup_steps": _warmup,
+    "text_encoder_lr": _text_encoder_rate,
     "mixed_precision": _chosen({"no": "fp32"}),
     "save_precision": _chosen({"float": "fp32"}),
     "v_parameterization": _chosen({False: "epsilon", True: "v"}),

@@ -52,6 +52,8 @@ class LohaNetwork(nn.Module):
             else:
                 rank, alpha = settings.network_rank, settings.network_alpha
             parameters = LohaParameters(layer.weight.shape, rank, alpha, tucker=wide and settings.use_tucker)
+            if settings.scale_weight_norms:
+                parameters.scalar = torch.ones(())
             parameters.draw(settings.initialisation, settings.seed, name)
             self.factors[name] = parameters
         self.to(models.device)
@@ -116,6 +118,12 @@ class LohaNetwork(nn.Module):
     def end_step(self) -> None:
         """No dropout until the next `begin_step`."""
         self._dropped, self._rank_masks = frozenset(), {}
+
+    def limit_norms(self) -> None:
+        """Scale every module's ΔW down to `scale_weight_norms`, where that is chosen."""
+        if self._settings.scale_weight_norms:
+            for factors in self.factors.values():
+                factors.limit_norm(self._settings.scale_weight_norms)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -39,6 +39,9 @@ class LohaParameters(nn.Module):
         self.hada_t1 = nn.Parameter(torch.zeros(rank, rank, *kernel)) if tucker else None
         self.hada_t2 = nn.Parameter(torch.zeros(rank, rank, *kernel)) if tucker else None
 
+        # What `limit_norm` multiplies by, once it has: apart from the factors, so that their gradients shrink with it.
+        self.register_buffer("scalar", None)
+
     @property
     def scale(self) -> float:
         return alpha_over_rank(self.alpha, self.rank)
@@ -96,11 +99,21 @@ class LohaParameters(nn.Module):
         Args:
             rank_mask: (rank,) numbers of rank dropout that multiply w1's ranks, or None.
         """
-        w1_a, w1_b, w2_a, w2_b = self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b
+        w1_a, w1_b, w2_a, w2_b = self._scaled_w1_a(), self.hada_w1_b, self.hada_w2_a, self.hada_w2_b
         if self.hada_t1 is not None:
             w1_a, w1_b = w1_a.t(), through_core(self.hada_t1, w1_b)
             w2_a, w2_b = w2_a.t(), through_core(self.hada_t2, w2_b)
         return Factors(w1_a if rank_mask is None else w1_a * rank_mask, w1_b, w2_a, w2_b)
+
+    @torch.no_grad()
+    def limit_norm(self, most: float) -> None:
+        """Scale ΔW down to the Frobenius norm `most` where it is larger (LyCORIS, apply_max_norm), without a wait."""
+        w1_a, w1_b, w2_a, w2_b = self.flat(None)
+        norm = ((w1_a @ w1_b) * (w2_a @ w2_b)).norm() * self.scale
+        self.scalar *= (most / norm).clamp(max=1.0)  # of a ΔW of zero: infinity, so 1
+
+    def _scaled_w1_a(self) -> Tensor:
+        return self.hada_w1_a if self.scalar is None else self.hada_w1_a * self.scalar
 
     def module(self, name: str) -> LohaModule:
         """A copy on the CPU, for a file."""
@@ -108,5 +121,6 @@ class LohaParameters(nn.Module):
             key.removeprefix("hada_"): parameter.detach().to("cpu", copy=True)
             for key, parameter in self.named_parameters()
         }
+        copies["w1_a"] = self._scaled_w1_a().detach().to("cpu", copy=True)
         return LohaModule(name, **copies, alpha=self.alpha)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...precision import DTYPES
 from ..models import Models
 from ..settings.hyper_parameters import TrainingSettings
+from .distance import debiased, distance
 from .noise import LATENT_SCALE, Draw, NoiseSchedule
 from .text_states import encode
 
@@ -40,7 +41,7 @@ class Step:
         self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
     def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
-        """The mean squared error of each picture, (batch,) float32, min-SNR weights included.
+        """Each picture's distance from the target, (batch,) float32, the timesteps' weights included.
 
         Args:
             latents: (batch, 4, h, w), the VAE's sample, not yet times 0.18215.
@@ -49,7 +50,7 @@ class Step:
         """
         settings, schedule = self._settings, self._schedule
         latents = latents.float() * LATENT_SCALE
-        noisy = schedule.noisy(latents, drawn.noise, drawn.timesteps)
+        noisy = schedule.noisy(latents, drawn.noise if drawn.added is None else drawn.added, drawn.timesteps)
         with self._autocast():
             if self._caches_states:
                 states = torch.cat([self._constant_states(caption).to(latents.device) for caption in captions])
@@ -59,9 +60,11 @@ class Step:
             states = states.expand(len(latents), -1, -1)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
-        losses = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+        losses = distance(prediction.float(), target, settings, schedule.snr(drawn.timesteps), drawn.timesteps)
         if settings.min_snr_gamma:
             losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
+        if settings.debiased_estimation_loss:
+            losses = losses * debiased(schedule.snr(drawn.timesteps), self.is_v)
         return losses
 
     def _encode(self, captions: list[str]) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Batch, seed_for
+from ..settings.hyper_parameters import TrainingSettings
 
 TIMESTEPS = 1000
 LATENT_SCALE = 0.18215
@@ -19,34 +21,68 @@ class Draw:
     so that it does not matter how pictures are spread over batches' parts and processes.
 
     Args:
-        noise: (batch, 4, h, w), ε with its offset.
+        noise: (batch, 4, h, w), what is to be predicted: ε with its offset and its coarser noises.
         posterior: the same shape, for the VAE's sample.
         timesteps: (batch,) int64 in 0 … 999.
+        added: the noise in the noisy latents where it is another (input perturbation).
     """
 
     noise: Tensor
     posterior: Tensor
     timesteps: Tensor
+    added: Tensor | None = None
 
     def to(self, device: torch.device) -> Draw:
-        return Draw(*(tensor.to(device, non_blocking=True) for tensor in (self.noise, self.posterior, self.timesteps)))
+        tensors = (self.noise, self.posterior, self.timesteps, self.added)
+        return Draw(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def draw(batch: Batch, seed: int, shape: tuple[int, ...], offset: float = 0.0) -> Draw:
+def draw(batch: Batch, settings: TrainingSettings, shape: tuple[int, ...]) -> Draw:
     """Draw for each picture of `batch` at latent `shape` (4, h, w), on the CPU.
 
-    `offset` adds to ε a number of N(0, offset²) for each channel (noise offset).
+    Where kohya-ss/sd-scripts (library/train_util.py, get_noise_noisy_latents_and_timesteps) draws one strength or
+    one size for a batch, each picture has its own. What is off draws nothing.
     """
-    noise, posterior, timesteps = [], [], []
+    noise, posterior, timesteps, added = [], [], [], []
+    seed, last = settings.seed, settings.max_timestep
     for item in batch.items:
         generator = torch.Generator().manual_seed(seed_for(seed, "noise", batch.epoch, item.picture, item.repeat))
-        timesteps.append(torch.randint(TIMESTEPS, (), generator=generator))
+        # The end is not drawn, unless it is the beginning too.
+        timesteps.append(torch.randint(settings.min_timestep, max(last, settings.min_timestep + 1), (),
+                                       generator=generator))
         epsilon = torch.randn(shape, generator=generator)
         posterior.append(torch.randn(shape, generator=generator))
-        if offset:
-            epsilon = epsilon + offset * torch.randn((shape[0], 1, 1), generator=generator)
+        if settings.noise_offset:
+            strength = _strength(settings.noise_offset, settings.noise_offset_random_strength, generator)
+            epsilon = epsilon + strength * torch.randn((shape[0], 1, 1), generator=generator)
+        if settings.multires_noise_iterations:
+            epsilon = _pyramid(epsilon, settings.multires_noise_iterations, settings.multires_noise_discount, generator)
         noise.append(epsilon)
-    return Draw(torch.stack(noise), torch.stack(posterior), torch.stack(timesteps))
+        if settings.ip_noise_gamma:
+            strength = _strength(settings.ip_noise_gamma, settings.ip_noise_gamma_random_strength, generator)
+            added.append(epsilon + strength * torch.randn(shape, generator=generator))
+    return Draw(torch.stack(noise), torch.stack(posterior), torch.stack(timesteps),
+                torch.stack(added) if added else None)
+
+
+def _strength(most: float, is_random: bool, generator: torch.Generator) -> float | Tensor:
+    return most * torch.rand((), generator=generator) if is_random else most
+
+
+def _pyramid(noise: Tensor, iterations: int, discount: float, generator: torch.Generator) -> Tensor:
+    """Noise (4, h, w) with noises of coarser resolutions added, at its standard deviation of 1 again (Whitaker 2023).
+
+    The i-th is rⁱ times coarser, r from 2 to 4 anew each time, and has discountⁱ of the strength.
+    """
+    height, width = noise.shape[1:]
+    for level in range(iterations):
+        ratio = (2 + 2 * float(torch.rand((), generator=generator))) ** level
+        size = max(1, int(height / ratio)), max(1, int(width / ratio))
+        coarse = torch.randn((1, noise.shape[0], *size), generator=generator)
+        noise = noise + discount**level * F.interpolate(coarse, (height, width), mode="bilinear")[0]
+        if 1 in size:
+            break
+    return noise / noise.std()
 
 
 class NoiseSchedule:
@@ -66,8 +102,12 @@ class NoiseSchedule:
         alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Signal-to-noise ratios ᾱ / (1−ᾱ), (batch,)."""
+        alphas = self.alphas_cumprod[timesteps]
+        return alphas / (1 - alphas)
+
     def min_snr(self, timesteps: Tensor, gamma: float, is_v: bool) -> Tensor:
         """Weights (batch,) of the loss: min(SNR, γ) / SNR, for v / (SNR + 1) (Hang et al. 2023)."""
-        alphas = self.alphas_cumprod[timesteps]
-        snr = alphas / (1 - alphas)
+        snr = self.snr(timesteps)
         return snr.clamp(max=gamma) / (snr + 1 if is_v else snr)

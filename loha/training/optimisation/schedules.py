@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -18,6 +20,9 @@ from ....text import show
 from ...errors import SettingsError
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 
+_Shape = Callable[[float, int], float]
+_END_RATE = 1e-7  # of polynomial
+
 
 def build(
     name: str,
@@ -27,34 +32,48 @@ def build(
     total_steps: int,
     warmup: int = 0,
     cycles: int = 1,
+    decay: int = 0,
+    power: float = 1.0,
+    floor: float = 0.0,
+    timescale: int = 0,
+    base_rate: float = 0.0,
 ) -> LRScheduler:
     """The schedule of a run; call its `step` after each step of the optimiser.
 
     "model card" is the model page's own, made of torch's classes as printed there; it looks at neither
-    `total_steps` nor `warmup` nor `cycles`. The others rise from 0 over `warmup` steps, then follow
-    the formulas of diffusers' `optimization.py`. `state_dict` and `load_state_dict`, together with the
-    optimiser's, resume any of them to the step.
+    `total_steps` nor `warmup` nor `cycles`. The others rise from 0 over `warmup` steps, then follow the formulas of
+    diffusers' and transformers' `optimization.py`. `state_dict` and `load_state_dict`, together with the optimiser's,
+    resume any of them to the step.
 
     Args:
         name: one of `settings.SCHEDULES`.
         steps_per_epoch: optimiser steps, so batches divided by the accumulation, rounded up.
         total_steps: optimiser steps of the whole run.
+        cycles: of the cosines.
+        decay: last steps of warmup_stable_decay, in which it falls.
+        power: of polynomial, which ends at a rate of 1e-7.
+        floor: share of the peak at which cosine_with_min_lr and warmup_stable_decay end.
+        timescale: of inverse_sqrt; 0 is `warmup`, or 10 000 without one.
+        base_rate: what polynomial's end is a share of; 0 is the first group's rate.
 
     Raises:
-        SettingsError: an unknown name, or a warm-up that leaves no step.
+        SettingsError: an unknown name, or a warm-up or decay that leaves no step.
     """
     if name == MODEL_CARD:
         return _model_card(optimizer, steps_per_epoch)
     if name not in _FACTORS:
         raise SettingsError(f"lr_scheduler: {show(repr(name))} is not one of {MODEL_CARD}, {', '.join(_FACTORS)}")
-    check_warmup(warmup, total_steps)
-    shape = _FACTORS[name]
+    check_warmup(warmup, total_steps, decay)
+    end = _END_RATE / (base_rate or float(optimizer.param_groups[0]["lr"]) or 1.0)
+    shape = _FACTORS[name](cycles=cycles, power=power, floor=floor, end=end, warmup=warmup, decay=decay,
+                           timescale=timescale or warmup or 10_000, total=total_steps)
 
     def factor(step: int) -> float:
         if step < warmup:
-            return step / warmup
+            rise = step / warmup
+            return rise * (1 - floor) + floor if name == "warmup_stable_decay" else rise
         # One step more than planned may be asked for: the last `step` looks ahead.
-        return shape(min(1.0, (step - warmup) / max(1, total_steps - warmup)), cycles)
+        return shape(min(1.0, (step - warmup) / max(1, total_steps - warmup)), step)
 
     return LambdaLR(optimizer, factor)
 
@@ -68,31 +87,40 @@ def run_length(settings: TrainingSettings, batches_per_epoch: int) -> tuple[int,
     steps_per_epoch = math.ceil(batches_per_epoch / settings.gradient_accumulation_steps)
     by_epochs = settings.max_train_epochs * steps_per_epoch
     total = min(by_epochs or settings.max_train_steps, settings.max_train_steps or by_epochs)
-    check_warmup(settings.lr_warmup_steps, total)
+    course(settings, steps_per_epoch, total)
     return steps_per_epoch, total
 
 
-def check_warmup(warmup: int, total_steps: int) -> None:
-    """Raise `SettingsError` for a warm-up that leaves no step of the run."""
+def course(settings: TrainingSettings, steps_per_epoch: int, total_steps: int) -> dict[str, Any]:
+    """The arguments of `build` that follow from the settings; shares of the run are rounded down to whole steps.
+
+    Raises:
+        SettingsError: a warm-up or decay that leaves no step.
+    """
+    warmup = int(settings.lr_warmup_share * total_steps) or settings.lr_warmup_steps
+    decay = settings.lr_decay_steps if settings.lr_scheduler == "warmup_stable_decay" else 0
+    decay = int(decay * total_steps if decay < 1 else decay)
+    check_warmup(warmup, total_steps, decay)
+    return {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps, "warmup": warmup, "decay": decay,
+            "cycles": settings.lr_num_cycles, "power": settings.lr_scheduler_power,
+            "base_rate": settings.learning_rate, "floor": settings.lr_scheduler_min_lr_ratio,
+            "timescale": settings.lr_scheduler_timescale}
+
+
+def check_warmup(warmup: int, total_steps: int, decay: int = 0) -> None:
+    """Raise `SettingsError` for a warm-up that leaves no step of the run, or none before the decay."""
     if warmup and warmup >= total_steps:
         raise SettingsError(f"lr_warmup_steps: {warmup} steps of warm-up leave nothing of a run of {total_steps}: "
                             "lower it, or train for more epochs")
+    if decay and warmup + decay > total_steps:
+        raise SettingsError(f"lr_decay_steps: {warmup} steps of warm-up and {decay} of decay are more than a run of "
+                            f"{total_steps}: lower them, or train for more epochs")
 
 
-def curve(
-    name: str,
-    *,
-    learning_rate: float,
-    steps_per_epoch: int,
-    total_steps: int,
-    warmup: int = 0,
-    cycles: int = 1,
-) -> list[float]:
-    """The learning rate of each of `total_steps` steps, for a chart. Raises as `build`."""
+def curve(name: str, *, learning_rate: float, total_steps: int, **course: Any) -> list[float]:
+    """The learning rate of each of `total_steps` steps, for a chart. The rest is as in `build`."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)
-    schedule = build(
-        name, optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps, warmup=warmup, cycles=cycles
-    )
+    schedule = build(name, optimizer, total_steps=total_steps, **course)
     rates = []
     for _ in range(total_steps):
         rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -108,23 +136,37 @@ def _model_card(optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     ], [steps_per_epoch])
 
 
-def _cosine(progress: float, cycles: int) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
+def _cosine(progress: float, cycles: float = 1.0) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * cycles * progress))
 
 
 def _cosine_with_restarts(progress: float, cycles: int) -> float:
-    return 0.0 if progress >= 1.0 else _cosine(progress * cycles % 1.0, 1)
+    return 0.0 if progress >= 1.0 else _cosine(progress * cycles % 1.0)
 
 
-def _constant(progress: float, cycles: int) -> float:
-    return 1.0
+def _inverse_sqrt(*, warmup: int, timescale: int, **_: Any) -> _Shape:
+    return lambda progress, step: 1.0 / math.sqrt((step + timescale - warmup) / timescale)
 
 
-def _linear(progress: float, cycles: int) -> float:
-    return 1.0 - progress
+def _stable(*, total: int, decay: int, floor: float, cycles: int, **_: Any) -> _Shape:
+    def factor(progress: float, step: int) -> float:
+        fallen = step - (total - decay)
+        if fallen < 0:
+            return 1.0
+        return floor + (1 - floor) * _cosine(fallen / decay, cycles) if fallen < decay else floor
+
+    return factor
 
 
-_FACTORS = {
-    "cosine_with_restarts": _cosine_with_restarts, "cosine": _cosine, "constant": _constant,
-    "linear": _linear,
+# Name → what makes of its arguments the factor at (progress after the warm-up in 0 … 1, step).
+_FACTORS: dict[str, Callable[..., _Shape]] = {
+    "cosine_with_restarts": lambda cycles, **_: lambda progress, step: _cosine_with_restarts(progress, cycles),
+    "cosine": lambda **_: lambda progress, step: _cosine(progress),
+    "constant": lambda **_: lambda progress, step: 1.0,
+    "linear": lambda **_: lambda progress, step: 1.0 - progress,
+    "polynomial": lambda power, end, **_: lambda progress, step: (1.0 - end) * (1.0 - progress) ** power + end,
+    "cosine_with_min_lr": lambda floor, cycles, **_: lambda progress, step: (
+        floor + (1 - floor) * _cosine(progress, cycles)),
+    "inverse_sqrt": _inverse_sqrt,
+    "warmup_stable_decay": _stable,
 }

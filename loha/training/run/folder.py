@@ -66,15 +66,11 @@ class RunFolder:
 
     def write_epoch(self, loha: Loha, epoch: int, ending: str = "") -> Source:
         """Write the LoHa after `epoch` (from 1); remove the oldest of that ending beyond `keep_last`."""
-        written = self._write(loha, f"{self._name}-{epoch:06d}{ending}")
-        if self._keep_last:
-            for path in self._epochs(ending)[:-self._keep_last]:
-                path.unlink(missing_ok=True)
-        return written
+        return self._among_the_last(loha, f"{self._name}-{epoch:06d}", ending)
 
-    def write_stopped(self, loha: Loha, step: int, ending: str = "") -> Source:
-        """Write the LoHa of a run that ended early, after `step` steps."""
-        return self._write(loha, f"{self._name}-step{step:08d}{ending}")
+    def write_step(self, loha: Loha, step: int, ending: str = "") -> Source:
+        """Write the LoHa after `step` steps, in between or of a run that ended early; it counts as an epoch's does."""
+        return self._among_the_last(loha, f"{self._name}-step{step:08d}", ending)
 
     def write_final(self, loha: Loha, ending: str = "") -> Source:
         return self._write(loha, f"{self._name}{ending}")
@@ -100,9 +96,18 @@ class RunFolder:
     def _write(self, loha: Loha, name: str) -> Source:
         return files.save(loha, self.path / f"{name}.safetensors", self._dtype, overwrite=True)
 
-    def _epochs(self, ending: str) -> list[Path]:
-        pattern = re.compile(re.escape(self._name) + r"-\d{6,}" + re.escape(ending) + r"\.safetensors")
-        return sorted(path for path in self.path.iterdir() if pattern.fullmatch(path.name))
+    def _among_the_last(self, loha: Loha, name: str, ending: str) -> Source:
+        written = self._write(loha, f"{name}{ending}")
+        if self._keep_last:
+            for path in self._intermediate(ending)[:-self._keep_last]:
+                path.unlink(missing_ok=True)
+        return written
+
+    def _intermediate(self, ending: str) -> list[Path]:
+        """Files of epochs and of steps, in the order in which they were written."""
+        pattern = re.compile(re.escape(self._name) + r"-(\d{6,}|step\d{8,})" + re.escape(ending) + r"\.safetensors")
+        found = (path for path in self.path.iterdir() if pattern.fullmatch(path.name))
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def check_output_name(parent: Path, settings: TrainingSettings) -> None:

@@ -33,6 +33,11 @@ class Keeper:
     def epoch(self, number: int) -> None:
         self._keep(lambda loha, ending: self.folder.write_epoch(loha, number, ending))
 
+    def step(self, done: int, every: int) -> None:
+        """After every `every` steps; 0 is never."""
+        if every and done % every == 0:
+            self._keep(lambda loha, ending: self.folder.write_step(loha, done, ending))
+
     def final(self) -> None:
         self._keep(lambda loha, ending: self.folder.write_final(loha, ending))
 
@@ -49,7 +54,7 @@ class Keeper:
             self.folder.remove_if_empty()
         elif done > self.kept:
             try:
-                self._keep(lambda loha, ending: self.folder.write_stopped(loha, done, ending))
+                self._keep(lambda loha, ending: self.folder.write_step(loha, done, ending))
             except FileError as error:
                 self.not_kept = str(error)
                 _log.error("the state after step %d could not be kept: %s", done, error)

@@ -28,7 +28,7 @@ from .fingerprint import Comparison, Fingerprint, compare, fingerprint
 from .folder import RunFolder
 from .keeper import Keeper
 from .memory import latent_bytes, optimiser_bytes
-from .metadata import RunFacts, training_metadata
+from .metadata import BaseFiles, RunFacts, training_metadata
 from .nan_loss import REMEDY, not_finite
 from .processes import World
 from .progress import Progress, Stopped, TrainingError, Watcher
@@ -44,18 +44,18 @@ class Training:
         session: names the run in all its files.
         precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
         folder: where files go; None writes nothing. May be set until `run`, as `keeper.folder`.
-        model_sha256: of the base model, for the metadata; "" if not known.
+        base: hashes of the files trained on, for the metadata.
 
     Raises:
         SettingsError: settings that leave nothing to train, or that the optimiser does not take.
     """
 
     def __init__(self, models: Models, data: TrainingData, latents: Latents, settings: TrainingSettings, *,
-                 session: str, precision: str, folder: RunFolder | None = None, model_sha256: str = "",
-                 world: World = World()) -> None:  # noqa: B008
+                 session: str, precision: str, folder: RunFolder | None = None,
+                 base: BaseFiles = BaseFiles(), world: World = World()) -> None:  # noqa: B008
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
         self.keeper = Keeper(folder, world, self.state, self._lohas)
-        self._world, self._session, self._precision, self._model_sha256 = world, session, precision, model_sha256
+        self._world, self._session, self._precision, self._base = world, session, precision, base
         self.network = LohaNetwork(models, settings)
         repeat = not any(folder.options.captions.varies for folder in data.index.folders)
         self._step = Step(models, settings, precision, captions_repeat=repeat)
@@ -65,8 +65,7 @@ class Training:
         self._peak = groups[0]["lr"]
         self._optimiser, note = make_optimiser(settings.optimizer, groups, settings.optimizer_args)
         self.notes = [note] if note else []
-        self._course = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps,
-                        "warmup": settings.lr_warmup_steps, "cycles": settings.lr_num_cycles}
+        self._course = schedules.course(settings, self.steps_per_epoch, self.total_steps)
         self._schedule = schedules.build(settings.lr_scheduler, self._optimiser, **self._course)
         scales = precision == "fp16" and models.device.type == "cuda"
         self._scaler = torch.amp.GradScaler(models.device.type, enabled=scales)
@@ -165,7 +164,7 @@ class Training:
             session_id=self._session, started_at=self._started, finished_at=time.time(),
             epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
             optimizer=class_name(self._optimiser), precision=self._precision,
-            processes=self._world.size, is_v=self._step.is_v, model_sha256=self._model_sha256)
+            processes=self._world.size, is_v=self._step.is_v, base=self._base)
         return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
     def learning_rates(self) -> list[float]:
@@ -193,6 +192,7 @@ class Training:
                 watcher.on_step(Progress(
                     self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
                     rate, norm, time.monotonic() - begin, self.done - before))
+                self.keeper.step(self.done, self._settings.save_every_n_steps)
                 if stop:
                     raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
                 if self.validator.is_due(self.done):
@@ -207,8 +207,7 @@ class Training:
         has_gradients = any(parameter.grad is not None for parameter in self._parameters)
         if has_gradients:
             self._scaler.unscale_(self._optimiser)
-        limit = self._settings.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm or math.inf)
         # The one time in a step that the host waits for the device.
         norm, loss, stops, *seen = torch.cat((norm.detach().to(told).view(1), told)).tolist()
         if reason := not_finite(loss, norm, self._scaler):
@@ -221,6 +220,7 @@ class Training:
         if has_gradients:
             self._scaler.step(self._optimiser)
             self._scaler.update()
+            self.network.limit_norms()
         if math.isfinite(norm):  # else the scaler left the step out, and the schedule waits, as accelerate's
             self._schedule.step()
         self._optimiser.zero_grad(set_to_none=True)
@@ -268,13 +268,13 @@ class Training:
             self._world.sum_gradients(self._parameters, told, failed=True)
 
     def _batch_losses(self, batch: Batch) -> Tensor:
-        seed = self._settings.seed
         with torch.no_grad():
-            posterior = self._latents(batch, seed)
-            drawn = draw(batch, seed, tuple(posterior.mean.shape[1:]), self._settings.noise_offset)
+            posterior = self._latents(batch, self._settings.seed)
+            drawn = draw(batch, self._settings, tuple(posterior.mean.shape[1:]))
             # Where the posterior lies: out of a cache that is the CPU, and nothing comes back from the device.
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
-        return self._step.losses(latents, drawn.to(self._models.device), self._data.captions(batch, seed))
+        captions = self._data.captions(batch, self._settings.seed, step=self.done, total_steps=self.total_steps)
+        return self._step.losses(latents, drawn.to(self._models.device), captions)
 
     def _validate(self, watcher: Watcher) -> None:
         """Where it is time to; the best network so far is kept."""

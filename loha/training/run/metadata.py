@@ -16,7 +16,24 @@ from typing import Any
 
 from ..data.dataset import TrainingData
 from ..data.tags import cast_of, tag_frequency
+from ..settings.fields import chosen
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
+
+_LOSS_AND_NOISE = {
+    "loss_type", "huber_schedule", "huber_c", "huber_scale", "debiased_estimation_loss", "min_timestep", "max_timestep",
+    "scale_weight_norms", "noise_offset_random_strength", "multires_noise_iterations", "multires_noise_discount",
+    "ip_noise_gamma", "ip_noise_gamma_random_strength"}
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """Hashes of the files that are trained on, "" where they are not known: first 8 hex digits of the old hash of the
+    web UI, and sha256."""
+
+    model_hash: str = ""
+    model_sha256: str = ""
+    vae_hash: str = ""
+    vae_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,7 @@ class RunFacts:
         precision: that really ran.
         processes: how many trained together.
         is_v: whether the U-Net was trained to predict v instead of the noise.
-        model_hash: first 8 hex digits of the old hash of the base model; "" if not known.
-        model_sha256: of the base model; "" if not known.
+        base: hashes of the base model and the VAE.
     """
 
     session_id: str
@@ -46,8 +62,7 @@ class RunFacts:
     precision: str = "fp16"
     processes: int = 1
     is_v: bool = False
-    model_hash: str = ""
-    model_sha256: str = ""
+    base: BaseFiles = BaseFiles()
 
 
 def training_metadata(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> dict[str, str]:
@@ -91,12 +106,13 @@ def _course(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> di
         "text_encoder_lr": settings.text_encoder_learning_rate if settings.train_text_encoder else None,
         "optimizer": f"{run.optimizer}({','.join(settings.optimizer_args.split())})",
         "lr_scheduler": "custom" if settings.lr_scheduler == MODEL_CARD else settings.lr_scheduler,
-        "lr_warmup_steps": settings.lr_warmup_steps,
+        "lr_warmup_steps": settings.lr_warmup_share or settings.lr_warmup_steps,
         "max_grad_norm": settings.max_grad_norm,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "min_snr_gamma": settings.min_snr_gamma or None,
         "noise_offset": settings.noise_offset or None,
+        **_loss_and_noise(settings),
         "clip_skip": settings.clip_skip,
         "max_token_length": settings.max_token_length,
         "mixed_precision": "no" if run.precision == "fp32" else run.precision,
@@ -110,6 +126,14 @@ def _course(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> di
         "training_finished_at": run.finished_at,
         "output_name": settings.output_name,
     }
+
+
+def _loss_and_noise(settings: TrainingSettings) -> dict[str, Any]:
+    """What later versions can choose, where it is chosen; keys as sd-scripts writes them."""
+    stated = {name: value for name, value in chosen(settings).items() if name in _LOSS_AND_NOISE}
+    if "debiased_estimation_loss" in stated:
+        stated["debiased_estimation"] = stated.pop("debiased_estimation_loss")
+    return stated
 
 
 def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
@@ -169,9 +193,12 @@ def _model(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
         "base_model_version": "sd_v1",
         "v2": False,
         "sd_model_name": _file_name(settings.base_model),
-        "sd_model_hash": run.model_hash,
-        "new_sd_model_hash": run.model_sha256,
+        "sd_model_hash": run.base.model_hash,
+        "new_sd_model_hash": run.base.model_sha256,
         "vae_name": _file_name(settings.vae),
+        "vae_hash": run.base.vae_hash,
+        "new_vae_hash": run.base.vae_sha256,
+        "training_comment": settings.training_comment,
     }
     return {key: value for key, value in stated.items() if value != ""}
 

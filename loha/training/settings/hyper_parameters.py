@@ -13,8 +13,11 @@ from .fields import MAX_SEED, check, option
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
 MODEL_CARD, KOHYA = "model card", "kohya"
-SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear")
+SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear", "polynomial", "cosine_with_min_lr",
+             "inverse_sqrt", "warmup_stable_decay")
 PRECISIONS = ("fp16", "bf16", "fp32")
+LOSSES = ("l2", "l1", "huber", "smooth_l1")
+HUBER_SCHEDULES = ("snr", "exponential", "constant")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class TrainingSettings:
     output_name: str = option("shinymas-v2.0", "Name of the saved files, without ending.")
     save_precision: str = option("fp16", "Precision of the saved factors.", choices=PRECISIONS)
     save_every_n_epochs: int = option(1, "Save after every n epochs; 0: at the end only.", low=0, high=100_000)
-    keep_last: int = option(0, "Keep this many of the epochs' files; 0: all.", low=0, high=100_000)
+    keep_last: int = option(0, "Keep this many of the files of epochs and steps; 0: all.", low=0, high=100_000)
     sample_every_n_epochs: int = option(0, "Draw samples after every n epochs; 0: never.", low=0, high=100_000)
     sample_prompts: str = option("", "One prompt a line, drawn with fixed seeds.")
     base_model: str = option("", "The checkpoint trained on: read by the command line, noted in the file.")
@@ -111,6 +114,52 @@ class TrainingSettings:
     ema_keep_both: bool = option(
         False, "Save the factors without the running mean too, as NAME-no-ema.", since="0.2.0")
 
+    loss_type: str = option(
+        "l2", "How far a prediction is off: l2 (mean squares), l1, or huber and smooth_l1, which forgive outliers.",
+        choices=LOSSES, since="0.2.0")
+    huber_schedule: str = option(
+        "snr", "Where huber and smooth_l1 begin to forgive, over the timesteps.", choices=HUBER_SCHEDULES,
+        since="0.2.0")
+    huber_c: float = option(
+        0.1, "Error from which huber and smooth_l1 forgive, at the noisiest timestep.", low=1e-6, high=1000.0,
+        since="0.2.0")
+    huber_scale: float = option(
+        1.0, "Factor on that error with the schedules exponential and constant.", low=1e-6, high=1000.0, since="0.2.0")
+    debiased_estimation_loss: bool = option(
+        False, "Weigh the loss by 1 / √SNR, so that noisy timesteps count more.", since="0.2.0")
+    min_timestep: int = option(0, "Train from this timestep on.", low=0, high=999, since="0.2.0")
+    max_timestep: int = option(1000, "Train below this timestep.", low=1, high=1000, since="0.2.0")
+    scale_weight_norms: float = option(
+        0.0, "Scale each module's ΔW down to this norm after each step; 1 is usual, 0 is off.", low=0.0, high=1e6,
+        since="0.2.0")
+    noise_offset_random_strength: bool = option(
+        False, "Draw the noise offset from 0 to noise_offset each time.", since="0.2.0")
+    multires_noise_iterations: int = option(
+        0, "Add noise of so many coarser resolutions (pyramid noise); 6 is usual, 0 is off.", low=0, high=64,
+        since="0.2.0")
+    multires_noise_discount: float = option(
+        0.3, "Factor on each coarser resolution's noise.", low=0.0, high=1.0, since="0.2.0")
+    ip_noise_gamma: float = option(
+        0.0, "Noise on the noisy latents that is not to be predicted (input perturbation); 0.1 is usual, 0 is off.",
+        low=0.0, high=1.0, since="0.2.0")
+    ip_noise_gamma_random_strength: bool = option(
+        False, "Draw the input perturbation's strength from 0 to ip_noise_gamma each time.", since="0.2.0")
+    lr_warmup_share: float = option(
+        0.0, "Warm-up as a share of the run, instead of lr_warmup_steps; 0.05 is usual, 0 is off.", low=0.0, high=0.99,
+        since="0.2.0")
+    lr_scheduler_power: float = option(1.0, "Power of polynomial; 1 is a line.", low=0.01, high=100.0, since="0.2.0")
+    lr_scheduler_min_lr_ratio: float = option(
+        0.0, "Share of the peak at which cosine_with_min_lr and warmup_stable_decay end.", low=0.0, high=1.0,
+        since="0.2.0")
+    lr_decay_steps: float = option(
+        0.0, "Last steps of warmup_stable_decay, in which it falls; below 1 a share of the run.", low=0.0,
+        high=10_000_000.0, since="0.2.0")
+    lr_scheduler_timescale: int = option(
+        0, "Timescale of inverse_sqrt; 0 takes the warm-up, or 10000.", low=0, high=10_000_000, since="0.2.0")
+    save_every_n_steps: int = option(
+        0, "Save after every n steps too; 0: by epochs alone.", low=0, high=100_000_000, since="0.2.0")
+    training_comment: str = option("", "A note in the file, for those who open it.", since="0.2.0")
+
     def __post_init__(self) -> None:
         check(self)
         if not (self.train_unet or self.train_text_encoder):
@@ -121,14 +170,20 @@ class TrainingSettings:
             raise SettingsError("max_train_epochs and max_train_steps are both 0: say how long to train")
         if self.learning_rate == 0 and not (self.unet_lr or self.text_encoder_lr):
             raise SettingsError("learning_rate: 0 trains nothing; the page's v2.0 has 0.001")
-        if self.lr_scheduler == MODEL_CARD and self.lr_warmup_steps:
+        if self.lr_warmup_steps and self.lr_warmup_share:
+            raise SettingsError(f"lr_warmup_steps {self.lr_warmup_steps} and lr_warmup_share {self.lr_warmup_share} "
+                                "exclude each other: set one of them to 0.")
+        if self.lr_scheduler == MODEL_CARD and (warmup := self.lr_warmup_steps or self.lr_warmup_share):
             raise SettingsError(
-                f"lr_warmup_steps {self.lr_warmup_steps} and lr_scheduler {MODEL_CARD} exclude each other: its "
+                f"lr_warmup_steps {warmup} and lr_scheduler {MODEL_CARD} exclude each other: its "
                 "schedule warms up over its first epoch. Set lr_warmup_steps to 0 or choose another schedule."
             )
         if self.early_stop and not (self.validate_every_n_epochs or self.validate_every_n_steps):
             raise SettingsError(f"early_stop {self.early_stop} needs validations, and validate_every_n_epochs and "
                                 "validate_every_n_steps are both 0: set one of them, or early_stop to 0.")
+        if self.min_timestep > self.max_timestep:
+            raise SettingsError(f"min_timestep {self.min_timestep} is above max_timestep {self.max_timestep}: nothing "
+                                "lies between. Lower one or raise the other.")
         if self.use_tucker and self.module_set != "all":
             raise SettingsError(
                 f"use_tucker needs the 3×3 convolutions, and module_set is {self.module_set}: choose all."

@@ -21,8 +21,23 @@ class CaptionOptions:
     keep_tokens: int = option(0, "Leave the first n tags in place: the character's name.", low=0, high=1000)
     caption_dropout: float = option(0.0, "Chance to train without the caption.", low=0.0, high=1.0)
     tag_dropout: float = option(0.0, "Chance to drop each tag but the first n.", low=0.0, high=1.0)
-    prefix: str = option("", "Put before every caption.")
+    prefix: str = option("", "Put before every caption; its tags are counted by keep_tokens, shuffled and dropped.")
     extension: str = option("", "Ending of caption files; empty: .txt, else .caption.")
+    suffix: str = option("", "Put behind every caption.", since="0.2.0")
+    keep_tokens_separator: str = option(
+        "", "Where a caption has this mark, the tags before it, and behind a second one, stay in place instead of the "
+        "first n.", since="0.2.0")
+    secondary_separator: str = option(
+        "", "This mark, such as ;;;, joins tags that are shuffled and dropped together; a comma in the end.",
+        since="0.2.0")
+    wildcards: bool = option(
+        False, "Choose one of the words between curly brackets, and one of a file's lines, each time.", since="0.2.0")
+    token_warmup_min: int = option(1, "Tags at the start of token_warmup_step.", low=1, high=1000, since="0.2.0")
+    token_warmup_step: float = option(
+        0.0, "Steps over which ever more tags of a caption are trained; below 1 a share of the run, 0 is off.",
+        low=0.0, high=10_000_000.0, since="0.2.0")
+    dropout_every_n_epochs: int = option(
+        0, "Train every n-th epoch without captions; 0: none.", low=0, high=100_000, since="0.2.0")
 
     def __post_init__(self) -> None:
         check(self)
@@ -32,12 +47,13 @@ class CaptionOptions:
     @property
     def varies(self) -> bool:
         """Whether a picture's caption takes many forms; left out altogether, it is one more."""
-        return self.shuffle or self.tag_dropout > 0
+        return self.shuffle or self.tag_dropout > 0 or self.wildcards or self.token_warmup_step > 0
 
     @property
     def without_chance(self) -> CaptionOptions:
         """The same, but that a caption is as it was written each time: for validation."""
-        return replace(self, shuffle=False, caption_dropout=0.0, tag_dropout=0.0)
+        return replace(self, shuffle=False, caption_dropout=0.0, tag_dropout=0.0, token_warmup_step=0.0,
+                       dropout_every_n_epochs=0)
 
 
 @dataclass(frozen=True)
