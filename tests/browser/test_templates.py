@@ -10,11 +10,13 @@ _CARDS = """() => [...document.querySelectorAll("img[alt*='shinymas-'], img[alt=
 
 def test_drawing_stands_before_training_and_a_card_opens_its_graph(front_end):
     page = front_end.page
+    size = page.viewport_size
+    page.set_viewport_size({"width": size["width"], "height": 1600})  # what is out of sight is not on the page
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("shinymas-loha", exact=True).last.click()
-    page.get_by_text(ORDER[-1], exact=True).first.scroll_into_view_if_needed()  # pictures come with the eye
     page.wait_for_function(f"() => ({_CARDS})().length === {len(ORDER)}")
     assert page.evaluate(_CARDS) == [[name, 520, 520] for name in ORDER]
     page.locator("img[alt='shinymas-sheet']").click()
     page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'ShinyMasSheet')")
     assert not page.locator("h3", has_text="Extensions").is_visible()
+    page.set_viewport_size(size)
