@@ -8,7 +8,6 @@ strengths, and the factors that a short training run writes. Prints one line eac
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import importlib.util
 import json
@@ -97,8 +96,8 @@ def _digests(tree: Path, base: Path) -> dict[str, str]:
         "shinymas_loha", tree / "__init__.py", submodule_search_locations=[str(tree)])
     pack = sys.modules["shinymas_loha"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
-    extension = asyncio.run(pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+    # Not through the extension: it asks for the server.
+    nodes = importlib.import_module("shinymas_loha.nodes")
 
     torch.set_num_threads(1)
     found = {}
@@ -108,9 +107,9 @@ def _digests(tree: Path, base: Path) -> dict[str, str]:
         loras = base / "models" / "loras"
         _mixed(loras / LOHA, loras / "mixed.safetensors")
         for name in (LOHA, "mixed.safetensors"):
-            loha = nodes["ShinyMasLoadLoha"].execute(name).result[0]
+            loha = nodes.LoadLoha.execute(name).result[0]
             for strength in _STRENGTHS:
-                patched = nodes["ShinyMasApplyLoha"].execute(model, loha, strength, strength, True, clip).result
+                patched = nodes.ApplyLoha.execute(model, loha, strength, strength, True, clip).result
                 found[f"{name} at {strength}"] = _weights(patched[0], patched[1].patcher)
     found["a training run"] = _trained(tree, base)
     return found
