@@ -41,7 +41,7 @@ def build() -> dict:
     trained_on = graph.node(
         "ShinyMasTrainingData", training.box(0), is_small=True, links={"folder": (tags, "pictures")},
         widgets={**data, "folder": "", "keep_tokens": 1, "shuffle": True})
-    chosen = graph.node("ShinyMasTrainingSettings", training.box(300),
+    chosen = graph.node("ShinyMasTrainingSettings", training.box(380),
                         widgets={**settings, "config": "", "output_name": _FOLDER})
     train = graph.node("ShinyMasTrainLoha", training.box(), links={
         "model": (checkpoint, "MODEL"), "clip": (checkpoint, "CLIP"), "vae": (checkpoint, "VAE"),
