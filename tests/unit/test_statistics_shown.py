@@ -7,6 +7,7 @@ import random
 from collections import Counter
 
 import pytest
+import tomllib
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from shinymas_loha.characters import statistics as S
 from shinymas_loha.characters.statistics.captions import name_key, name_of
 from shinymas_loha.characters.statistics.tallies import Place, Tallies
 from shinymas_loha.loha.training.kohya.dataset_file import read_dataset
-from shinymas_loha.loha.training.kohya.toml import parse as parse_toml
 from trained_captions import count
 
 CAST = read(EMBEDDED, "shinymas")
@@ -200,8 +200,8 @@ def test_repeats_that_are_there_count(tmp_path):
     assert [(one.name, one.pictures, one.seen, one.repeats) for one in S.balance(found)] == [
         ("Mano", 6, 60, 10), ("Hiori", 3, 41, 20), ("Luca", 1, 60, 60)]
     text, changes = S.dataset_toml(found)
-    assert [subset["num_repeats"] for subset in parse_toml(text)["datasets"][0]["subsets"]] == [10, 20, 20, 60]
-    assert {subset["caption_extension"] for subset in parse_toml(text)["datasets"][0]["subsets"]} == {".caption"}
+    assert [subset["num_repeats"] for subset in tomllib.loads(text)["datasets"][0]["subsets"]] == [10, 20, 20, 60]
+    assert {subset["caption_extension"] for subset in tomllib.loads(text)["datasets"][0]["subsets"]} == {".caption"}
     assert changes == [f"repeats: {tmp_path}/5_Hiori/more: 1 → 20"]
 
 
@@ -210,7 +210,7 @@ def test_any_folders_name_stands_in_a_toml(name):
     tallies = tallied(("Mano", 1, {}))
     tallies.places[:] = [Place(name, 1, 1, ".txt", Counter({"mano": 1}))]
     text, _ = S.dataset_toml(S.summarise(tallies, 20, ()))
-    assert parse_toml(text)["datasets"][0]["subsets"][0]["image_dir"] == name
+    assert tomllib.loads(text)["datasets"][0]["subsets"][0]["image_dir"] == name
 
 
 @pytest.mark.parametrize(("place", "text"), [

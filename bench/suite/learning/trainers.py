@@ -84,7 +84,7 @@ class Lycoris:
         with self.on(1.0):
             for step, batch in enumerate(islice(batches, steps), 1):
                 means = latents(batch, seed).mean
-                drawn = draw(batch, seed, tuple(means.shape[1:]))
+                drawn = draw(batch, settings, tuple(means.shape[1:]))
                 loss = objective.losses(means, drawn, data.captions(batch, seed)).mean()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
