@@ -115,7 +115,7 @@ def dora_by_mean(dora_scale: Tensor) -> bool:
     """
     if dora_scale.dim() < 2 or dora_scale.shape[0] != 1:
         return False
-    return dora_scale.shape[2:].numel() > 1 or bool((dora_scale < 0).double().mean() > 0.1)
+    return dora_scale.shape[2:].numel() > 1 or bool((dora_scale.float() < 0).double().mean() > 0.1)
 
 
 def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> int | None:

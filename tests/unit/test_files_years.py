@@ -140,9 +140,10 @@ def test_dora_by_mean_is_merged_as_it_was_trained(tmp_path, kernel, first_days):
     assert "1 module the magnitudes are means" in read(tmp_path / "a.safetensors").notes[-1]
 
 
-def test_dora_by_norm_has_no_note(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_dora_by_norm_has_no_note(tmp_path, dtype):
     module = random_module(Layout((23, 14), dora=1))
-    save(Loha({"m": replace(module, dora_scale=module.dora_scale.abs())}), tmp_path / "a.safetensors")
+    save(Loha({"m": replace(module, dora_scale=module.dora_scale.abs())}), tmp_path / "a.safetensors", dtype)
     assert not read(tmp_path / "a.safetensors").notes
 
 
