@@ -102,9 +102,11 @@ def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: 
         mean = mean.mean(dim=tuple(range(2, weight.dim())), keepdim=True)
     epsilon = torch.finfo(torch.float32).eps
     factor = means / mean.where(mean.abs() > epsilon, torch.full_like(mean, epsilon))
+    limit = torch.finfo(weight.dtype).max  # a mean may be next to nothing where a norm is not
     for rows, change in _delta_blocks(weight, factors, scale):
         part = weight[rows].to(change.dtype)
-        weight[rows] = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part)
+        changed = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part).clamp_(-limit, limit)
+        weight[rows] = changed.where(changed.isfinite(), part)
     return weight
 
 
