@@ -50,7 +50,7 @@ def overflow(module: LohaModule | Mapping[str, Tensor], target: Target, strength
     reach = max(1.0, abs(strength))
     if module.dora_scale is not None:
         # It divides by norms, whose squares must not overflow, and which may be as small as epsilon.
-        if product.dora_by_mean(module.dora_scale) and limit < torch.finfo(torch.bfloat16).max:
+        if target.dtype.itemsize == 1 and product.dora_by_mean(module.dora_scale):
             return Skip(f"its dora_scale holds means, by which numbers grow beyond {target.dtype_name}", remedy=_RANGE)
         limit = min(limit, (torch.finfo(work).max / prod(target.shape)) ** 0.5)
         most = float(module.dora_scale.double().abs().max())

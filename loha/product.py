@@ -102,7 +102,8 @@ def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: 
         mean = mean.mean(dim=tuple(range(2, weight.dim())), keepdim=True)
     epsilon = torch.finfo(torch.float32).eps
     factor = means / mean.where(mean.abs() > epsilon, torch.full_like(mean, epsilon))
-    limit = torch.finfo(weight.dtype).max  # a mean may be next to nothing where a norm is not
+    # A mean may be next to nothing where a norm is not, and a core may round what is made here to float16.
+    limit = max(torch.finfo(torch.float16).max, float(weight.abs().max()) if weight.element_size() > 1 else 0.0)
     for rows, change in _delta_blocks(weight, factors, scale):
         part = weight[rows].to(change.dtype)
         changed = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part).clamp_(-limit, limit)

@@ -90,7 +90,6 @@ def test_a_broken_picture(torchrun, tmp_path, few_pictures):
     again.wait_for(rf"resumed: exactly, after step {step}")
 
 
-@pytest.mark.skip(reason="the other process waits since pictures are decoded by threads: to be mended")
 def test_out_of_memory(torchrun, tmp_path):
     run = torchrun("memory")
     run.wait_for(r"epoch=3")
