@@ -51,10 +51,10 @@ class Torchrun:
 def torchrun(training_command, one_thread, tmp_path):
     started = []
 
-    def start(name, *more, processes=2, **chosen):
+    def start(name, *more, processes=2, environment=None, **chosen):
         # Nothing is saved on the way: what is there afterwards was kept at the end.
         command = training_command(name, processes, 2, 500, *more, **{"save_every": 1000, **chosen})
-        started.append(Torchrun(command, one_thread, tmp_path / f"{name}.log"))
+        started.append(Torchrun(command, one_thread | (environment or {}), tmp_path / f"{name}.log"))
         return started[-1]
 
     yield start
@@ -91,7 +91,8 @@ def test_a_broken_picture(torchrun, tmp_path, few_pictures):
 
 
 def test_out_of_memory(torchrun, tmp_path):
-    run = torchrun("memory")
+    # Each tensor asks the system for memory of its own: what earlier ones gave back would do for all the others.
+    run = torchrun("memory", environment={"MALLOC_MMAP_THRESHOLD_": "16384"})
     run.wait_for(r"epoch=3")
     second = run.ranks[1]
     resource.prlimit(second.pid, resource.RLIMIT_AS, (second.memory_info().vms - (1 << 20),) * 2)
