@@ -57,8 +57,11 @@ async function recall({ detail: { prompt_id: id } }) {
   for (const [node, path] of nodesWithPaths()) {
     if (!viewOf(node) || LIVE.has(node.type) || prompt[path]?.class_type !== node.type) continue;
     const part = partOf(prompt, path);
-    if (!run.outputs[path]?.text && node.shinymasSaid !== part) silent.push([node, path, part]);
+    const said = run.outputs[path];
+    if (!said?.text && node.shinymasSaid !== part) silent.push([node, path, part]);
     else node.shinymasSaid = part;
+    // A tab does not keep what comes before the server has answered the prompt.
+    if (said?.text) keepOutput(node, path, said);
   }
   if (!silent.length) return;
   const earlier = Object.values(await history(`?max_items=${RUNS}`)).reverse();
