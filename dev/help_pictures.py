@@ -1,10 +1,11 @@
-"""Pictures of the nodes for their help pages, in each language, after a run: `python dev/help_pictures.py`.
+"""Pictures of the nodes for their help pages, in each language, after a run: `python dev/help_pictures.py [GRAPH ...]`.
 
 Taken with the newest front end: 1.32 shows no translations of a pack's nodes.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,9 +31,21 @@ _SHOWN = {
                        ("ShinyMasCharacterList",)),
     "train-shinymas-v2.0": (screenshots.TRAINING, (
         "ShinyMasTrainingData", "ShinyMasTrainingSettings", "ShinyMasTrainLoha", "ShinyMasSaveLoha")),
+    "pictures-to-character": ({key: value for key, value in screenshots.TRAINING.items()
+                               if key[0] != "ShinyMasLoadLoha" and key[1] != "folder"} | {
+        ("ShinyMasTrainingData", "bucket_max"): 64,
+        ("ShinyMasTrainingSettings", "config"): "network_dim = 2\nnetwork_train_unet_only = true\n"
+                                                "max_train_epochs = 1\nsave_every_n_epochs = 0\n"
+                                                "max_token_length = 75\noutput_name = \"my-characters\"\n"},
+        ("ShinyMasTagImages", "ShinyMasTagStatistics", "ShinyMasRecognition")),
 }
 _BOX = """(type) => {
     const node = app.graph.nodes.find((node) => node.type === type);
+    if (node.flags.collapsed) { // opened where nothing lies over it
+        node.collapse();
+        node.pos = [9000, 0];
+        node.setSize([330, node.computeSize()[1] + 160]);
+    }
     return [node.pos[0] - 6, node.pos[1] - 36, node.pos[0] + node.size[0] + 6, node.pos[1] + node.size[1] + 6];
 }"""
 
@@ -44,6 +57,19 @@ _NAME = """(folder) => {
         if (said) said.value = said.value.replaceAll(folder, "ComfyUI");
     }
 }"""
+
+
+def colours(base: Path) -> None:
+    """What the graph of a person's own pictures needs: two characters of one colour each, and a tagger that sees it."""
+    sys.path.append(str(ROOT / "tests" / "support"))
+    from small_taggers import write_tagger
+
+    for name, colour in (("3_Red One", (200, 0, 0)), ("2_Green One", (0, 200, 0))):
+        folder = base / "input" / "my-characters" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
+    write_tagger(base / "models" / "taggers" / "wd-v1-4-convnextv2-tagger-v2")
 
 
 def take(page: Canvas, kind: str, path: Path) -> None:
@@ -60,12 +86,14 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def main() -> None:
+    shown = {graph: _SHOWN[graph] for graph in sys.argv[1:] or _SHOWN}
     for language in LANGUAGES:  # what it makes says more than the node
         save(screenshots.sheet(), DOCS / "ShinyMasSheet" / f"node.{language}.png")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         add_samples(base, "tests")
         screenshots.pictures(base / "input" / "shinymas")
+        colours(base)
         options = ("--front-end-root", str(_FRONT_END))
         with ComfyUIServer(COMFYUI, base, python=PYTHON, options=options) as server, \
                 canvas(server, size=screenshots.VIEW) as page:
@@ -75,8 +103,8 @@ def main() -> None:
                 page.page.reload()
                 page.wait_until_loaded()
                 page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-                for graph, (values, kinds) in _SHOWN.items():
-                    if "ShinyMasSaveLoha" in kinds:  # which writes over nothing
+                for graph, (values, kinds) in shown.items():
+                    if ("ShinyMasTrainingData", "batch_size") in values:  # then Save LoHa, which writes over nothing
                         values = values | {("ShinyMasSaveLoha", "name"): f"my-loha-{language}"}
                     screenshots.run(page, graph, values)
                     page.page.wait_for_timeout(2000)  # what was said in an earlier run is asked for
