@@ -1,10 +1,11 @@
-"""Pictures of the nodes for their help pages, in each language, after a run: `python dev/help_pictures.py [GRAPH ...]`.
+"""Pictures of the nodes for their help pages, in each language, after a run: `python dev/help_pictures.py`.
 
 Taken with the newest front end: 1.32 shows no translations of a pack's nodes.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -12,12 +13,12 @@ from pathlib import Path
 import screenshots
 from kit.canvas import Canvas, canvas
 from kit.comfyui_server import ComfyUIServer
-from kit.graph_file import LANGUAGES
 from kit.workspace import COMFYUI, PYTHON, ROOT, TOOLS, add_samples
 from PIL import Image
 
 DOCS = ROOT / "web" / "docs"
 _FRONT_END = TOOLS / "frontend-newest" / "comfyui_frontend_package" / "static"
+_LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir() if folder.is_dir())
 _WIDTH = 420  # of a picture
 _COLOURS = 48
 _SMALL = screenshots.DRAWING | {("EmptyLatentImage", "width"): 64, ("EmptyLatentImage", "height"): 64,
@@ -86,26 +87,30 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def main() -> None:
-    shown = {graph: _SHOWN[graph] for graph in sys.argv[1:] or _SHOWN}
-    for language in LANGUAGES:  # what it makes says more than the node
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--graph", nargs="+", choices=_SHOWN, default=list(_SHOWN), dest="graphs")
+    options.add_argument("--language", nargs="+", choices=_LANGUAGES, default=_LANGUAGES, dest="languages")
+    chosen = options.parse_args()
+    for language in chosen.languages:  # what it makes says more than the node
         save(screenshots.sheet(), DOCS / "ShinyMasSheet" / f"node.{language}.png")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         add_samples(base, "tests")
         screenshots.pictures(base / "input" / "shinymas")
         colours(base)
-        options = ("--front-end-root", str(_FRONT_END))
-        with ComfyUIServer(COMFYUI, base, python=PYTHON, options=options) as server, \
+        front_end = ("--front-end-root", str(_FRONT_END))
+        with ComfyUIServer(COMFYUI, base, python=PYTHON, options=front_end) as server, \
                 canvas(server, size=screenshots.VIEW) as page:
-            for language in LANGUAGES:
+            for language in chosen.languages:
                 for name, value in (screenshots.SETTINGS | {"Comfy.Locale": language}).items():
                     page.set_setting(name, value)
                 page.page.reload()
                 page.wait_until_loaded()
                 page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-                for graph, (values, kinds) in shown.items():
+                for graph, (values, kinds) in ((graph, _SHOWN[graph]) for graph in chosen.graphs):
                     if ("ShinyMasTrainingData", "batch_size") in values:  # then Save LoHa, which writes over nothing
-                        values = values | {("ShinyMasSaveLoha", "name"): f"my-loha-{language}"}
+                        name = "my-loha" if "ShinyMasSaveLoha" in kinds else graph
+                        values = values | {("ShinyMasSaveLoha", "name"): f"{name}-{language}"}
                     screenshots.run(page, graph, values)
                     page.page.wait_for_timeout(2000)  # what was said in an earlier run is asked for
                     page.page.evaluate(_NAME, str(base))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ...characters import NEGATIVE
 from ...loha import Loha
+from ...loha.files.atomic import write_whole
 from ...loha.training.settings.hyper_parameters import TrainingSettings
 from ..patching import Strengths, bind_to, patch
 from .run import Run
@@ -40,11 +42,14 @@ class Samples:
         return self._run.training.done
 
     def after(self, epoch: int, loha: Callable[[], Loha]) -> Iterator[Image.Image]:
-        """Draw, if it is this epoch's turn; pictures are saved in ComfyUI's output folder."""
+        """Draw, if it is this epoch's turn; pictures are saved in ComfyUI's output folder.
+
+        Raises:
+            FileError: a picture cannot be written.
+        """
         if not (self._every and self._prompts and epoch % self._every == 0):
             return
         folder = Path(folder_paths.get_output_directory()) / "shinymas" / self._run.folder.name
-        folder.mkdir(parents=True, exist_ok=True)
         with torch.inference_mode():
             strengths = Strengths(1.0, 1.0)
             binding = bind_to(loha(), self._model, self._clip, strengths)
@@ -53,7 +58,9 @@ class Samples:
             clip.clip_layer(-self._clip_skip)
             for number, prompt in enumerate(self._prompts):
                 picture = self._draw(model, clip, prompt, number)
-                picture.save(folder / f"epoch-{epoch:06d}-{number + 1}.png")
+                data = io.BytesIO()
+                picture.save(data, "PNG")
+                write_whole(folder / f"epoch-{epoch:06d}-{number + 1}.png", [data.getvalue()], overwrite=True)
                 yield picture
             self._run.models.load()
 

@@ -13,7 +13,6 @@ from kit.comfyui_server import PACK_NAME
 PACK = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "ja", "zh", "zh-TW", "ko")
 TRANSLATED_HELP = LANGUAGES[1:]
-WITH_PICTURES = ("ja", "zh")  # of their own; the others show the English ones
 
 
 def read(language: str, file: str) -> dict[str, Any]:
@@ -90,6 +89,6 @@ def test_the_pictures_of_help_pages_are_served(server):
              for address in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
     assert len(shown) >= 70
     for page, address in shown:
-        language = page.stem if page.stem in WITH_PICTURES else "en"
+        language = page.stem if page.stem in TRANSLATED_HELP else "en"
         picture = server.get_bytes(f"/extensions/{PACK_NAME}/docs/{address}")
         assert address.endswith(f".{language}.png") and picture.startswith(b"\x89PNG") and len(picture) < 80_000

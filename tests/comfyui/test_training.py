@@ -215,6 +215,18 @@ def test_the_model_draws_the_same_before_and_after_a_run(server, run_graph, grap
     assert pixels(picture(run_graph(draw({"model": graph()["model"]})))) == pixels(before)
 
 
+def test_a_sample_that_cannot_be_written_names_its_folder(run_graph, graph, base):
+    blocked = base / "output" / "shinymas" / "blocked"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.touch()  # where the folder should be
+    with pytest.raises(PromptFailed) as failed:
+        run_graph(graph(output_name="blocked", sample_every_n_epochs=2, sample_prompts="a card"))
+    text = failed.value.details["exception_message"]
+    assert text.startswith("epoch-000002-1.png: cannot be written (") and "permissions of " in text, text
+    assert str(blocked) in text
+    assert (base / "models" / "loras" / "blocked" / "blocked-000002.safetensors").exists()
+
+
 def pixels(png):
     """The picture without its metadata, which tells the two prompts apart."""
     return Image.open(io.BytesIO(png)).tobytes()

@@ -47,6 +47,22 @@ def test_ctrl_c_saves_and_the_run_can_be_gone_on_with(training_command, one_thre
     assert "steps: 9 of 9" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to another process")
+@pytest.mark.parametrize("after", [None, "bucket: "], ids=["while Python imports", "while models load"])
+def test_ctrl_c_before_the_first_step_is_one_line(training_command, one_thread, tmp_path, after):
+    process = subprocess.Popen(training_command("early"), env=one_thread | {"PYTHONUNBUFFERED": "1"},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if after:
+        next(line for line in process.stdout if line.startswith(after))
+    else:
+        time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "stopped before the first step" and "Traceback" not in told
+    assert not list((tmp_path / "early").glob("*.safetensors"))
+
+
 def test_what_cannot_be_used_is_one_line(training_command, one_thread):
     bad = training_command("bad")
     bad[bad.index("--data") + 1] = "no such folder"
