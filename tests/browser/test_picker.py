@@ -8,6 +8,7 @@ import pytest
 from kit.workspace import ROOT
 from PIL import Image
 
+TRAINING = ROOT / "workflows" / "train-shinymas-v2.1.json"
 GRAPH = ROOT / "workflows" / "shinymas-v2.1.json"
 _NODE = """(() => {
     const all = (graph) => graph.nodes.flatMap((node) => node.subgraph ? all(node.subgraph) : [node]);
@@ -366,6 +367,14 @@ def test_its_words_follow_the_language(shown):
         shown.wait_until_loaded()
         shown.drop(GRAPH)
         wait(shown, tokens="40 / 75 トークン")
+        shown.drop(TRAINING)
+        settings = "app.graph.nodes.find((node) => node.type === 'ShinyMasTrainingSettings')"
+        shown.page.wait_for_function(f"""() => /^残り \\d+ 項目を表示$/.test(
+            {settings}.widgets.find((widget) => widget.name === "shinymas_fold").label)""")
+        shown.set_widget("ShinyMasTrainingSettings", "config", "network_dim = 2")
+        shown.page.wait_for_function(f"""() => {settings}.widgets.find(
+            (widget) => widget.name === "shinymas_said").element.textContent.includes(
+                "に入力があるため、このノードではそれだけが使われます")""")
     finally:
         shown.set_setting("Comfy.Locale", "en")
         shown.page.reload()

@@ -112,3 +112,14 @@ def test_a_mistake_is_told_and_the_editor_stays_of_use(scene):
     scene.page.wait_for_function(f"() => ({_HEAD})().startsWith('people: nobody is in the scene')")
     assert scene.page.locator(".shinymas-person").count() == 0
     assert scene.page.locator(".shinymas-editor > .shinymas-button").inner_text() == "+ Add a person"
+
+
+def test_many_people_leave_the_button_whole(scene):
+    names = ["Kazano Hiori", "Sakuragi Mano", "Hachimiya Meguru", "Morino Rinze", "Osaki Amana", "Arisugawa Natsuha"]
+    scene.set_widget("ShinyMasScene", "people", "\n".join(names))
+    scene.page.wait_for_function("() => document.querySelectorAll('.shinymas-person').length === 6")
+    editor, add = (scene.page.locator(where).bounding_box() for where in (
+        ".shinymas-editor", ".shinymas-editor > .shinymas-button"))
+    scale = scene.page.evaluate("app.canvas.ds.scale")
+    assert add["height"] >= 18 * scale
+    assert editor["y"] <= add["y"] and add["y"] + add["height"] <= editor["y"] + editor["height"] + 1

@@ -60,7 +60,7 @@ async function recall({ detail: { prompt_id: id } }) {
     const said = run.outputs[path];
     if (!said?.text && node.shinymasSaid !== part) silent.push([node, path, part]);
     else node.shinymasSaid = part;
-    // A tab does not keep what comes before the server has answered the prompt.
+    // Tabs drop what comes before the prompt's answer.
     if (said?.text) keepOutput(node, path, said);
   }
   if (!silent.length) return;

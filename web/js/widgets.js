@@ -1,15 +1,16 @@
-// Widgets that do not count look so; what is rarely touched is folded away on the canvas too.
+// Widgets that do not count look so; what is rarely touched is folded away on the canvas.
 import { app } from "../../../scripts/app.js";
 import { afterLoading, nodesWithPaths, whenCreated } from "./graph.js";
 import { isLinked } from "./inputs.js";
 import { warn } from "./view.js";
+import { learnWords, word } from "./words.js";
 
-// A filled one takes the place of all the others.
+// One that is filled stands for all.
 const WHOLE = new Set(["config", "dataset"]);
 const FOLD = "shinymas_fold";
-const CONTROL = "control_after_generate"; // the page's own, below a number
+const CONTROL = "control_after_generate"; // the page's, below a number
 
-// Of each node, the widgets that change nothing as it stands. `value` is undefined where a link decides.
+// Of each node, the widgets that change nothing. `value` is undefined where a link decides.
 const UNUSED = {
   ShinyMasTrainingSettings: (value, names) => value("config")?.trim() ? names.filter((name) => name !== "config") : [
     ...(value("module_set") === "all" ? [] : ["conv_alpha"]),
@@ -47,10 +48,10 @@ function judge(node) {
   }
   if (changed.length) drawAgain(node);
   const whole = own.find((widget) => WHOLE.has(widget.name) && String(value(widget.name) ?? "").trim());
-  if (node.shinymasFold) warn(node, whole ? `${whole.name} is filled: of this node only it counts` : "");
+  if (node.shinymasFold) warn(node, whole ? word("# is filled: of this node only it counts", whole.label ?? whole.name) : "");
 }
 
-// In Nodes 2.0, 1.32 copies a widget's options once and does not fold.
+// 1.32's Nodes 2.0 copies a widget's options once and does not fold.
 const isOld = (node) => !node.getLayoutWidgets;
 
 function drawAgain(node) {
@@ -76,7 +77,7 @@ function addFold(node, folded) {
     });
   }
   node.shinymasFold = () => {
-    button.label = node.showAdvanced ? `hide ${rest.length} settings` : `show ${rest.length} more settings`;
+    button.label = word(node.showAdvanced ? "hide # settings" : "show # more settings", rest.length);
     if (isOld(node)) for (const widget of rest) widget.options.hidden = !node.showAdvanced;
     drawAgain(node);
   };
@@ -86,6 +87,7 @@ function addFold(node, folded) {
     this.setSize([this.size[0], this.computeSize()[1]]);
   };
   node.shinymasFold();
+  learnWords().then(judgeAll);
 }
 
 // The canvas names a box of text only while it is empty: a small label above a filled one.

@@ -1,4 +1,4 @@
-// The words of the pickers in the page's language, out of the pack's locales.
+// Words in the page's language, out of the pack's locales.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
