@@ -52,26 +52,44 @@ def main() -> None:
                 assert_merged(out.cpu(), merged64(base, factors, 0.5))
             done.append(route)
     os.environ["SHINYMAS_LOHA_ROUTE"] = "fused-triton"
-    for rank in (5, 40):
+    for rank in (5, 20, 40):  # one for each tile
         factors = random_factors(0, 67, 91, rank, rank, torch.float32, DEVICE)
         grad = torch.randn(67, 91, device=DEVICE)
         few = torch.randn(67, 3, device=DEVICE), torch.randn(3, 91, device=DEVICE)
         for given in (grad, grad.t().contiguous().t(), few):
             _check_gradients(given, factors)
             done.append("gradient")
+        _check_together(rank)
+        done.append("gradients together")
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     counts = ", ".join(f"{name} × {done.count(name)}" for name in dict.fromkeys(done))
     print(f"one pass on {DEVICE}: {counts}, all as float64 has them")
 
 
+def _check_together(rank: int) -> None:
+    from shinymas_loha.loha.kernels.gradient.many_modules import GroupedGradients
+
+    for shapes in (((64, 344), (40, 24)), ((67, 91), (21, 330))):
+        modules = [random_factors(n, *shape, rank, rank, torch.float32, DEVICE) for n, shape in enumerate(shapes)]
+        grads = [torch.randn(shape, device=DEVICE).half() for shape in shapes]
+        together = GroupedGradients(modules, [0.5, 0.5])
+        together.compute([0, 1], grads)
+        for results, grad, factors in zip(together.results, grads, modules, strict=True):
+            _assert_gradients(results, grad, factors)
+
+
 def _check_gradients(grad, factors) -> None:
+    _assert_gradients(gradients(grad, factors, 0.5), grad, factors)
+
+
+def _assert_gradients(found, grad, factors) -> None:
     whole = grad if isinstance(grad, torch.Tensor) else grad[0] @ grad[1]
     leaves = [factor.double().cpu().requires_grad_() for factor in factors]
     a1, b1, a2, b2 = leaves
     truths = torch.autograd.grad((0.5 * (a1 @ b1) * (a2 @ b2) * whole.double().cpu()).sum(), leaves)
-    for found, truth in zip(gradients(grad, factors, 0.5), truths, strict=True):
-        assert relative_error(found, truth) <= 1e-5
+    for one, truth in zip(found, truths, strict=True):
+        assert relative_error(one, truth) <= 1e-5
 
 
 if __name__ == "__main__":

@@ -35,3 +35,7 @@ def test_on_the_gpu():
 
 def test_compiled_for_hopper_and_ampere():
     _pytest("compiled.py", TRITON_INTERPRET="0")
+
+
+def test_layers_merged_together_under_the_interpreter():
+    _pytest("grouped_layers.py", TRITON_INTERPRET="1")

@@ -39,11 +39,12 @@ class Tile(NamedTuple):
 
 
 def tile_for(pad1: int, pad2: int) -> Tile:
-    """Tile by padded ranks, by ptxas' counts for sm_90 and sm_80: no spills; 128 registers at rank 16."""
-    pad = max(pad1, pad2)
-    if pad <= 16:
-        return Tile(64, 32, 16, 4, 2)
-    return Tile(64, 32, 16, 8, 1) if pad <= 32 else Tile(32, 32, 16, 8, 1)
+    """Tile by padded ranks, by ptxas' counts for sm_90 and sm_80: no spills; 128 registers at rank 16.
+
+    64 rows take four warps, not eight: with eight, Triton 3.6 makes code for sm_90 that reads past its
+    shared memory, seen on an H200 as wrong sums and illegal addresses.
+    """
+    return Tile(64, 32, 16, 4, 2) if max(pad1, pad2) <= 16 else Tile(32, 32, 16, 8, 1)
 
 
 @triton.jit
@@ -126,7 +127,8 @@ def _left(grad: Tensor | tuple[Tensor, Tensor], factors: Factors, scale: float) 
     column_tiles = triton.cdiv(columns, tile.columns)
     # More splits fill the GPU, but their partial sums must stay well below the weight's own size.
     splits = max(1, min(triton.cdiv(_PROGRAMS, row_tiles), column_tiles, columns // (4 * (rank1 + rank2))))
-    each = triton.cdiv(column_tiles, splits)
+    # A power of two: each count of tiles is a kernel to compile, which takes seconds.
+    each = triton.next_power_of_2(triton.cdiv(column_tiles, splits))
     splits = triton.cdiv(column_tiles, each)
     partial1, partial2 = (
         torch.empty(splits, rows, rank, dtype=torch.float32, device=left.device) for rank in (rank1, rank2)

@@ -37,14 +37,14 @@ class Tile(NamedTuple):
 def tile_for(factor_dtype: torch.dtype, pad: int) -> Tile:
     """Tile by factor dtype and padded rank.
 
-    Chosen by ptxas' register counts for sm_90: no spills, and at least three programs of half
-    precision on a multiprocessor, so that enough loads are in flight to hide memory's latency.
+    Halves: the fastest of 13 on an H200 over the page's 302 weights (bench/RESULTS.md), 14 % ahead of
+    64 × 128 with 8 warps: small programs, many of them on a multiprocessor, hide memory's latency.
     fp32 factors go through plain FMAs (tensor cores would round them to tf32), whose operands
-    take registers: smaller tiles, and the rank in steps.
+    take registers: narrower tiles, and the rank in steps.
     """
     if factor_dtype is torch.float32:
         return Tile(32, 64, 16, 4)
-    return Tile(64, 128, min(pad, 64), 8)
+    return Tile(32, 128, min(pad, 64), 4)
 
 
 @triton.jit
@@ -110,8 +110,9 @@ def _merge_one(
 
 @triton.jit
 def _merge_table(
-    table, tile_module, scales, PITCH: tl.constexpr, WEIGHT: tl.constexpr, FACTOR: tl.constexpr,
-    PAD1: tl.constexpr, PAD2: tl.constexpr, ALIGNED: tl.constexpr,
+    table, tile_module, scales, PITCH: tl.constexpr, BASE: tl.constexpr, WEIGHT: tl.constexpr, FACTOR: tl.constexpr,
+    RANK1: tl.constexpr, RANK2: tl.constexpr, PAD1: tl.constexpr, PAD2: tl.constexpr,
+    PACKED: tl.constexpr, ALIGNED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP1: tl.constexpr, STEP2: tl.constexpr,
 ):
     tile = tl.program_id(0)
@@ -121,15 +122,18 @@ def _merge_table(
     b1 = tl.multiple_of(tl.load(entry + 1).to(tl.pointer_type(FACTOR)), 16)
     a2 = tl.multiple_of(tl.load(entry + 2).to(tl.pointer_type(FACTOR)), 16)
     b2 = tl.multiple_of(tl.load(entry + 3).to(tl.pointer_type(FACTOR)), 16)
-    base = tl.load(entry + 4).to(tl.pointer_type(WEIGHT))
+    base = tl.load(entry + 4).to(tl.pointer_type(BASE))
     out = tl.load(entry + 5).to(tl.pointer_type(WEIGHT))
     row_count = tl.load(entry + 6)
     column_count = tl.load(entry + 7)
     base_row = tl.load(entry + 8)
     out_row = tl.load(entry + 9)
-    # Packed factors keep every row on a boundary of 16 bytes (factors.py).
-    b1_rank = tl.multiple_of(tl.load(entry + 10), 8)
-    b2_rank = tl.multiple_of(tl.load(entry + 11), 8)
+    b1_rank = tl.load(entry + 10)
+    b2_rank = tl.load(entry + 11)
+    if PACKED or ALIGNED:
+        # Packed factors keep every row on a boundary of 16 bytes (packing.py); others where weights' rows do.
+        b1_rank = tl.multiple_of(b1_rank, 8)
+        b2_rank = tl.multiple_of(b2_rank, 8)
     if ALIGNED:
         # What a pointer argument would tell the compiler by itself; without it loads are not vectors.
         base = tl.multiple_of(base, 16)
@@ -145,10 +149,10 @@ def _merge_table(
     weight = tl.load(base + rows[:, None] * base_row + columns[None, :], mask=inside, other=0.0)
     scale = tl.load(scales + module)
     product1 = rank_product(
-        a1, b1, rows, columns, PAD1, PAD1, 1, b1_rank, 1, PAD1, STEP1, True, row_count, column_count, "ieee",
+        a1, b1, rows, columns, RANK1, RANK1, 1, b1_rank, 1, PAD1, STEP1, RANK1 == PAD1, row_count, column_count, "ieee",
     )
     product2 = rank_product(
-        a2, b2, rows, columns, PAD2, PAD2, 1, b2_rank, 1, PAD2, STEP2, True, row_count, column_count, "ieee",
+        a2, b2, rows, columns, RANK2, RANK2, 1, b2_rank, 1, PAD2, STEP2, RANK2 == PAD2, row_count, column_count, "ieee",
     )
     merged = weight.to(tl.float32) + product1 * product2 * scale
     tl.store(out + rows[:, None] * out_row + columns[None, :], merged.to(WEIGHT), mask=inside)
@@ -185,21 +189,25 @@ class Table:
     """Device-resident description of many merges of one kind, launched together.
 
     Args:
-        outs, bases: per module, fp16, bf16 or fp32, all of one dtype on one device, columns
-            contiguous (`matrix_layout(...)` with column 1 and kernel 1), of any row stride.
-        factors: per module, as `PackedFactors` lays them out: of one dtype, the ranks' padding
-            (the same in all modules) filled with zeros, rows on boundaries of 16 bytes.
+        outs, bases: per module, fp16, bf16 or fp32, outs of one dtype and bases of one, on one device,
+            columns contiguous (`matrix_layout(...)` with column 1 and kernel 1), of any row stride.
+        factors: per module, of one dtype: as `PackedFactors` lays them out, the ranks' padding (the
+            same in all modules) filled with zeros, rows on boundaries of 16 bytes.
+        packed: false for factors that lie each by itself, contiguous, on a boundary of 16 bytes, all
+            of the same two ranks.
         tile: another than `tile_for` chooses, for both products, to measure it.
 
     The tables stay valid as long as no tensor moves; `Group` watches over that.
     """
 
     def __init__(
-        self, outs: list[Tensor], bases: list[Tensor], factors: list[Factors], tile: Tile | None = None
+        self, outs: list[Tensor], bases: list[Tensor], factors: list[Factors], tile: Tile | None = None, *,
+        packed: bool = True,
     ) -> None:
         first = factors[0]
-        self._weight_dtype, self._factor_dtype = outs[0].dtype, first.dtype
+        self._dtypes, self._packed = (bases[0].dtype, outs[0].dtype, first.dtype), packed
         self._pads = padded_rank(first.rank1), padded_rank(first.rank2)
+        self._ranks = self._pads if packed else (first.rank1, first.rank2)
         self._tiles = (tile, tile) if tile else tuple(tile_for(first.dtype, pad) for pad in self._pads)
         self._aligned = all(is_aligned(weight) for weight in (*outs, *bases))
         tile = self._tiles[0]
@@ -224,11 +232,12 @@ class Table:
     def merge(self, scales: Tensor) -> None:
         """One launch: every module's `out = base + scale·ΔW`; `scales` fp32 (modules,) on the device."""
         tile1, tile2 = self._tiles
+        base, weight, factor = (TRITON_DTYPES[dtype] for dtype in self._dtypes)
         with on_device(scales):
             _merge_table[(self._tile_count,)](
-                self._table, self._tile_module, scales, PITCH=TABLE_COLUMNS,
-                WEIGHT=TRITON_DTYPES[self._weight_dtype], FACTOR=TRITON_DTYPES[self._factor_dtype],
-                PAD1=self._pads[0], PAD2=self._pads[1], ALIGNED=self._aligned,
+                self._table, self._tile_module, scales, PITCH=TABLE_COLUMNS, BASE=base, WEIGHT=weight, FACTOR=factor,
+                RANK1=self._ranks[0], RANK2=self._ranks[1], PAD1=self._pads[0], PAD2=self._pads[1],
+                PACKED=self._packed, ALIGNED=self._aligned,
                 ROWS=tile1.rows, COLUMNS=tile1.columns, STEP1=tile1.rank_step, STEP2=tile2.rank_step,
                 num_warps=tile1.warps,
             )

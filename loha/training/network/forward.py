@@ -22,9 +22,13 @@ def merged_forward(layer: nn.Linear | nn.Conv2d, x: Tensor, factors: Factors, sc
     which has more memory and takes longer, keeps it until then, unless `frugal`. The weight and bias are
     only read and get no gradient.
     """
+    return _Merged.apply(x.to(dtype_of(x)), *factors, layer, scale, x.device.type == "cpu" and not frugal)
+
+
+def dtype_of(x: Tensor) -> torch.dtype:
+    """In which dtype a layer computes: autocast's if it is on, else that of x."""
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return _Merged.apply(x.to(dtype), *factors, layer, scale, device == "cpu" and not frugal)
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class _Merged(torch.autograd.Function):

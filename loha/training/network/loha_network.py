@@ -20,6 +20,7 @@ from ..data import seed_for
 from ..models import Models, differentiable
 from ..settings.hyper_parameters import TrainingSettings
 from .forward import merged_forward
+from .grouped import grouped_layers
 from .parameters import LohaParameters
 from .selection import is_text, is_wide, select
 
@@ -57,6 +58,8 @@ class LohaNetwork(nn.Module):
             parameters.draw(settings.initialisation, settings.seed, name)
             self.factors[name] = parameters
         self.to(models.device)
+        # Where memory is short each layer is merged by itself, and again for backward.
+        self._grouped = None if settings.gradient_checkpointing else grouped_layers(self._layers, self.factors)
         self._dropped: frozenset[str] = frozenset()
         self._rank_masks: dict[str, Tensor] = {}
 
@@ -104,6 +107,7 @@ class LohaNetwork(nn.Module):
 
     def begin_step(self, *purpose: int) -> None:
         """Draw the dropouts of a step, from the seed and `purpose` alone, without asking the device."""
+        self._forget_merged()  # not every optimiser lets torch know that it has changed a parameter
         settings = self._settings
         draw = torch.Generator().manual_seed(seed_for(settings.seed, "dropout", *purpose))
         if settings.module_dropout:
@@ -138,6 +142,7 @@ class LohaNetwork(nn.Module):
             replaced.append((module, module.__dict__.get("forward")))
             module.forward = forward
 
+        self._forget_merged()
         try:
             with differentiable(self._models.unet, self._models.text.model):
                 if self._settings.gradient_checkpointing:
@@ -148,6 +153,8 @@ class LohaNetwork(nn.Module):
                     replace(layer, partial(self._forward, name, layer, layer.forward))
                 yield
         finally:
+            if self._grouped:
+                self._grouped.release()
             for module, before in reversed(replaced):
                 if before is None:
                     del module.forward
@@ -158,6 +165,10 @@ class LohaNetwork(nn.Module):
         """Copies of all modules on the CPU, under kohya's names."""
         return {name: factors.module(name) for name, factors in self.factors.items()}
 
+    def _forget_merged(self) -> None:
+        if self._grouped:
+            self._grouped.forget()
+
     def _is_computed(self, name: str) -> bool:
         text_layer = _TEXT_LAYER.match(name)
         return text_layer is None or (
@@ -166,6 +177,8 @@ class LohaNetwork(nn.Module):
     def _forward(self, name: str, layer: nn.Module, plain: Callable, x: Tensor) -> Tensor:
         if name in self._dropped:
             return plain(x)
+        if self._grouped and not self._rank_masks and self._grouped.covers(name, x):
+            return self._grouped.forward(name, x)
         factors = self.factors[name]
         with torch.autocast(x.device.type, enabled=False):  # a Tucker core is multiplied in full precision
             flat = factors.flat(self._rank_masks.get(name))

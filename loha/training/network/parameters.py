@@ -46,6 +46,13 @@ class LohaParameters(nn.Module):
     def scale(self) -> float:
         return alpha_over_rank(self.alpha, self.rank)
 
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Another one when a factor is another tensor, or was changed in a way that torch knows of."""
+        held = self._parameters  # not by attribute, which takes longer: this is asked for a thousand times a step
+        a1, b1, a2, b2 = held["hada_w1_a"], held["hada_w1_b"], held["hada_w2_a"], held["hada_w2_b"]
+        return id(a1), a1._version, id(b1), b1._version, id(a2), a2._version, id(b2), b2._version
+
     def draw(self, initialisation: str, seed: int, name: str) -> None:
         """First values, from the seed and the module's name alone."""
         generator = torch.Generator().manual_seed(seed_for(seed, "first factors", name))

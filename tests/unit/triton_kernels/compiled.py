@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 import torch
+from shinymas_loha.loha.kernels.gradient import many_modules
 from shinymas_loha.loha.kernels.gradient import triton as triton_gradient
 from shinymas_loha.loha.kernels.merging import triton as triton_merge
 from triton import knobs
@@ -36,13 +37,15 @@ def build(kernel, types, constants, unit=(), *, arch=HOPPER, warps, stages=3):
     )
 
 
-def table_kernel(weight, factor, pad, aligned=True, **options):
+def table_kernel(weight, factor, pad, aligned=True, rank=0, **options):
     tile = triton_merge.tile_for(factor, pad)
     return build(
         triton_merge._merge_table, {"table": "*i64", "tile_module": "*i32", "scales": "*fp32"},
         {
-            "PITCH": triton_merge.TABLE_COLUMNS, "WEIGHT": triton_merge.TRITON_DTYPES[weight],
-            "FACTOR": triton_merge.TRITON_DTYPES[factor], "PAD1": pad, "PAD2": pad, "ALIGNED": aligned,
+            "PITCH": triton_merge.TABLE_COLUMNS, "BASE": triton_merge.TRITON_DTYPES[weight],
+            "WEIGHT": triton_merge.TRITON_DTYPES[weight], "FACTOR": triton_merge.TRITON_DTYPES[factor],
+            "RANK1": rank or pad, "RANK2": rank or pad, "PAD1": pad, "PAD2": pad, "PACKED": rank == 0,
+            "ALIGNED": aligned,
             "ROWS": tile.rows, "COLUMNS": tile.columns, "STEP1": tile.rank_step, "STEP2": tile.rank_step,
         },
         warps=tile.warps, **options,
@@ -83,6 +86,23 @@ def gradient_kernel(grad, factor, pad, operands, flipped, **options):
     )
 
 
+def grouped_gradient_kernel(grad, rank, pad, transposed, **options):
+    tile = many_modules.tile_for(pad)
+    types = {"modules": "*i64", "slots": "*i64", "grads": "*i64", "program_slot": "*i32", "scales": "*fp32",
+             "partials": "*fp32"}
+    return build(
+        many_modules._left_gradients_of_many, types,
+        {
+            "MODULE_PITCH": 6, "SLOT_PITCH": 4, "GRAD": triton_merge.TRITON_DTYPES[grad],
+            "FACTOR": triton_merge.TRITON_DTYPES[SINGLE], "RANK": rank, "PAD": pad, "TRANSPOSED": transposed,
+            "ALIGNED": True, "ROWS": tile.rows, "COLUMNS": tile.columns,
+            "TILES": many_modules.SPAN // tile.columns, "STEP": tile.rank_step,
+            "PRECISION": triton_gradient.PRECISION,
+        },
+        warps=tile.warps, stages=1, **options,
+    )
+
+
 def resources(compiled, tmp_path):
     """Registers and stack (spills) a thread, as the machine code says, and the machine code itself."""
     binary = tmp_path / "kernel.cubin"
@@ -103,10 +123,10 @@ HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 def test_merging_a_file_stays_in_registers_and_moves_whole_vectors(weight, factor, pad, tmp_path):
     compiled = table_kernel(weight, factor, pad)
     registers, stack, code = resources(compiled, tmp_path)
-    assert stack == 0 and registers <= (168 if factor is SINGLE else 128)
+    assert stack == 0 and registers <= 168  # three programs of four warps on a multiprocessor
     assert compiled.metadata.shared <= SHARED_MEMORY
     assert "LDG.E.128" in code and len(re.findall(r"\bSTG\b", code)) == len(re.findall(r"STG\.E\.128", code))
-    assert ("HGMMA" in code) == (factor is not SINGLE)
+    assert ("HMMA" in code) == (factor is not SINGLE)
 
 
 @pytest.mark.parametrize(("weight", "factor", "pad", "kernel", "even", "arch"), [
@@ -127,3 +147,22 @@ def test_the_gradient_both_ways_round(grad, pad, operands, flipped, arch, tmp_pa
     registers, stack, _ = resources(compiled, tmp_path)
     assert compiled.metadata.shared <= SHARED_MEMORY
     assert stack == 0, f"{registers} registers, {stack} bytes of stack"
+
+
+@pytest.mark.parametrize(("grad", "rank", "pad", "arch"), [
+    (HALF, 16, 16, HOPPER), (SINGLE, 3, 16, HOPPER), (HALF, 16, 16, AMPERE), (HALF, 32, 32, HOPPER),
+    (HALF, 48, 64, HOPPER),
+])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_gradients_of_many(grad, rank, pad, arch, transposed, tmp_path):
+    compiled = grouped_gradient_kernel(grad, rank, pad, transposed, arch=arch)
+    registers, stack, _ = resources(compiled, tmp_path)
+    assert compiled.metadata.shared <= SHARED_MEMORY
+    assert stack == 0, f"{registers} registers, {stack} bytes of stack"
+
+
+@pytest.mark.parametrize(("weight", "rank", "pad"), [(HALF, 16, 16), (BRAIN, 5, 16)])
+def test_merging_a_network_that_is_trained(weight, rank, pad, tmp_path):
+    compiled = table_kernel(weight, SINGLE, pad, rank=rank)
+    _, stack, _ = resources(compiled, tmp_path)
+    assert stack == 0 and compiled.metadata.shared <= SHARED_MEMORY
