@@ -56,6 +56,9 @@ class Factors(NamedTuple):
 
     def uniform(self) -> Factors:
         """The same in their common dtype."""
+        dtype = self.w1_a.dtype
+        if dtype in _MULTIPLIED and all(factor.dtype is dtype for factor in self):
+            return self
         return self.cast(self.common_dtype)
 
     def cast(self, dtype: torch.dtype, device: torch.device | None = None) -> Factors:

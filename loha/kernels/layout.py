@@ -26,6 +26,8 @@ def matrix_layout(weight: Tensor) -> MatrixLayout | None:
     None also for a weight that repeats itself in memory (stride 0): writing it would be a race.
     """
     sizes, strides = weight.shape, weight.stride()
+    if weight.is_contiguous():  # nearly every one, and this is asked for each weight of each merge
+        return MatrixLayout(sizes[1:].numel(), 1, 1, 0)
     if any(stride == 0 and size > 1 for size, stride in zip(sizes, strides, strict=True)):
         return None
     column = _evenly_spaced(sizes[1:], strides[1:])
