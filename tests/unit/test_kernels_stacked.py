@@ -41,12 +41,13 @@ def _stacked(monkeypatch):
     monkeypatch.setenv("SHINYMAS_LOHA_ROUTE", "grouped-torch")
 
 
-@pytest.mark.parametrize("numbers", [1, 900, 5_000, 1 << 23], ids=["a row", "less than a weight", "some", "all"])
+@pytest.mark.parametrize("limits", [(1, 1), (900, 1 << 20), (5_000, 1_000), (1 << 20, 1 << 20)],
+                         ids=["a row", "less than a weight", "some", "all"])
 @pytest.mark.parametrize("dtype", WEIGHT_DTYPES)
 @pytest.mark.parametrize("ranks", [(4, 4), (3, 20)])
 @pytest.mark.parametrize("kept", ["none", "some", "all"])
-def test_chunks_of_any_size(monkeypatch, numbers, dtype, ranks, kept):
-    monkeypatch.setattr(stacked, "_NUMBERS_ELSEWHERE", numbers)
+def test_chunks_of_any_size(monkeypatch, limits, dtype, ranks, kept):
+    monkeypatch.setattr(stacked, "_LIMITS_ELSEWHERE", stacked._Limits(*limits))
     layouts = [LAYOUTS[place * 5 // 2 % len(LAYOUTS)] for place in range(2 * len(SHAPES))]
     bases = [random_weight(place, *shape, layout, dtype)
              for place, (shape, layout) in enumerate(zip(2 * SHAPES, layouts, strict=True))]
@@ -84,7 +85,7 @@ def test_forty_weights_of_two_shapes_take_few_operations(dtype, most):
 
 
 def test_a_chunk_holds_what_it_may_and_no_more(monkeypatch):
-    monkeypatch.setattr(stacked, "_NUMBERS_ELSEWHERE", 10_000)
+    monkeypatch.setattr(stacked, "_LIMITS_ELSEWHERE", stacked._Limits(10_000, 1 << 20))
     held = []
     empty = torch.empty
     monkeypatch.setattr(stacked.torch, "empty", lambda size, **rest: held.append(size) or empty(size, **rest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,10 +12,18 @@ from torch import Tensor
 from ...factors import Factors
 from ...precision import full_precision
 
-# float32 numbers held at a time, products and factors together. CUDA: 128 MB, what core takes for SD 1.5's largest
-# weight alone; a quarter of it needs three times the launches. A CPU: 32 MB.
-_NUMBERS = {"cuda": 1 << 25}
-_NUMBERS_ELSEWHERE = 1 << 23
+
+class _Limits(NamedTuple):
+    """How many float32 numbers are held at a time."""
+
+    products: int
+    factors: int
+
+
+# CUDA: 128 MB of products, what core takes for SD 1.5's largest weight alone, and 32 MB of factors. A half of the
+# products needs a third more launches. A CPU: a quarter, which its caches would have smaller still.
+_LIMITS = {"cuda": _Limits(1 << 25, 1 << 23)}
+_LIMITS_ELSEWHERE = _Limits(1 << 23, 1 << 21)
 _FEW = 2  # halves: more weights than these are joined, in two launches, instead of one each
 
 
@@ -25,15 +34,18 @@ class Stack:
         outs, bases: as `merge` takes them; their shapes and strides are kept, they are not.
         factors: their flat factors on that device, of one dtype; kept.
 
-    Weights of one shape share a batched product; weights of all shapes that fit into a chunk share what comes
-    before and after it. A weight larger than a chunk is taken in rows.
+    Weights of one shape share a batched product. Weights of all shapes share what makes operands of their factors,
+    and, as many as fit into a chunk, what writes the sums. A weight larger than a chunk is taken in rows.
     """
 
     def __init__(self, outs: Sequence[Tensor], bases: Sequence[Tensor], factors: Sequence[Factors]) -> None:
-        numbers = _NUMBERS.get(outs[0].device.type, _NUMBERS_ELSEWHERE)
+        limits = _LIMITS.get(outs[0].device.type, _LIMITS_ELSEWHERE)
         dense = [out.is_contiguous() and base.is_contiguous() for out, base in zip(outs, bases, strict=True)]
         order = sorted(range(len(outs)), key=lambda index: (outs[index].shape, dense[index]))
-        self._chunks = [_Chunk.of(runs, factors) for runs in _planned(order, outs, dense, factors, numbers)]
+        planned = _planned(order, outs, dense, factors, limits)
+        self._batches = [(chunks, _Operands([run for chunk in chunks for run in chunk], factors))
+                         for chunks in planned]
+        self._numbers = max(sum(run.numbers for run in chunk) for chunks, _ in self._batches for chunk in chunks)
 
     @full_precision()
     def merge(self, outs: Sequence[Tensor], bases: Sequence[Tensor], scales: Sequence[float]) -> None:
@@ -44,12 +56,15 @@ class Stack:
                 does not overlap it.
             scales: alpha / rank · strength of each.
 
-        Temporaries on CUDA: 128 MB, for halves up to 32 MB more for sums and as much again while factors are
-        converted; on a CPU a quarter. One weight takes no more than its two products and its factors in float32.
+        Temporaries on CUDA: at most 128 MB of products, 32 MB of factors and, for halves, 32 MB of sums; less for
+        fewer weights, more only where one row of a weight or one module's factors are more. On a CPU a quarter, and
+        what torch takes there to promote halves.
         """
-        memory = torch.empty(max(chunk.numbers for chunk in self._chunks), device=outs[0].device)
-        for chunk in self._chunks:
-            chunk.merge(outs, bases, scales, memory)
+        memory = torch.empty(self._numbers, device=outs[0].device)
+        for chunks, batch in self._batches:
+            operands = batch.made(scales)
+            for runs in chunks:
+                _merge_chunk(runs, operands, outs, bases, memory)
 
 
 @dataclass(frozen=True)
@@ -71,120 +86,130 @@ class _Run:
         found = [weights[index] for index in self.modules]
         return found if self.rows is None else [weight[self.rows] for weight in found]
 
+    def each(self, joined: Tensor) -> tuple[Tensor, ...]:
+        """A tensor of all weights' numbers as a view for each of them."""
+        return joined.view(-1, *self.shape).unbind()
+
 
 @dataclass
 class _Side:
-    """Operands of batched products: `*_a` and `*_b` of every run one after the other, and how many of each run."""
+    """`*_a` and `*_b` of every run one after the other, rows of each `*_a`, and how many each run has."""
 
     lefts: list[Tensor] = field(default_factory=list)
     rights: list[Tensor] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
-    def add(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        self.lefts += [left for left, _ in pairs]
-        self.rights += [right for _, right in pairs]
-        self.counts.append(len(pairs))
 
+class _Operands:
+    """Float32 operands of the batched products of these runs, made of their modules' factors."""
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Runs whose products are held at the same time."""
-
-    runs: list[_Run]
-    sides: list[_Side]  # one for both products where the ranks are equal
-    scaled: list[tuple[int, int]]  # place of each w1_a among the first side's, and its module's in the stack
-
-    @classmethod
-    def of(cls, runs: list[_Run], factors: Sequence[Factors]) -> _Chunk:
+    def __init__(self, runs: list[_Run], factors: Sequence[Factors]) -> None:
         same = factors[runs[0].modules[0]].rank1 == factors[runs[0].modules[0]].rank2
-        sides, scaled = [_Side()] if same else [_Side(), _Side()], []
+        self._shapes = [(run.shape[0], run.shape[1:].numel()) for run in runs]
+        # Of equal rank both products of a run are one batch.
+        self._sides = [_Side()] if same else [_Side(), _Side()]
+        # Where each w1_a is among the first side's, and its module in the stack.
+        self._scaled: list[tuple[int, int]] = []
         for run in runs:
             mine, rows = [factors[index] for index in run.modules], run.rows or slice(None)
             ones = [(one.w1_a[rows], one.w1_b) for one in mine]
             twos = [(one.w2_a[rows], one.w2_b) for one in mine]
-            scaled += enumerate(run.modules, len(sides[0].lefts))
-            for side, pairs in zip(sides, [ones + twos] if same else [ones, twos], strict=True):
-                side.add(pairs)
-        return cls(runs, sides, scaled)
+            self._scaled += enumerate(run.modules, len(self._sides[0].lefts))
+            for side, pairs in zip(self._sides, [ones + twos] if same else [ones, twos], strict=True):
+                side.lefts += [left for left, _ in pairs]
+                side.rights += [right for _, right in pairs]
+                side.heights += [len(left) for left, _ in pairs]
+                side.counts.append(len(pairs))
 
-    @property
-    def numbers(self) -> int:
-        """Of all products."""
-        return sum(run.numbers for run in self.runs)
-
-    def merge(self, outs: Sequence[Tensor], bases: Sequence[Tensor], scales: Sequence[float], memory: Tensor) -> None:
-        written, sources, ones, twos = [], [], [], []
-        for run, products in zip(self.runs, self._products(scales, memory), strict=True):
-            targets = run.of(outs)
-            # Of a part each call makes another tensor: the copy below has to see that they are the same.
-            starts = targets if all(outs[index] is bases[index] for index in run.modules) else run.of(bases)
-            one, two = products.view(2, len(targets) * run.shape[0], *run.shape[1:])
-            half = targets[0].dtype is not torch.float32
-            if not run.dense or (half and len(targets) <= _FEW):
-                for target, start, *both in zip(targets, starts, _each(one, run), _each(two, run), strict=True):
-                    torch.addcmul(start, *both, out=target)  # halves are promoted inside the kernel
-                continue
-            written += targets
-            if half:
-                # Several tensors of two dtypes have no common launch; joined they are one tensor.
-                sources += _each(torch.cat(starts).addcmul_(one, two), run)
-            else:
-                sources += starts
-                ones += _each(one, run)
-                twos += _each(two, run)
-        if any(target is not source for target, source in zip(written, sources, strict=True)):
-            torch._foreach_copy_(written, sources)
-        if ones:
-            torch._foreach_addcmul_(written, ones, twos)
-
-    def _products(self, scales: Sequence[float], memory: Tensor) -> list[Tensor]:
-        """Parts of `memory` with each run's products: the first ones of all its modules, then the second ones."""
-        found = list(memory[: self.numbers].split([run.numbers for run in self.runs]))
-        filled = [0] * len(found)
-        for number, side in enumerate(self.sides):
-            # Along the rank's other axis, whatever the shapes: one launch for all of a chunk's factors.
+    def made(self, scales: Sequence[float]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """For each run the batches (n, out, rank) and (n, rank, in·kernel) whose products are, one batch after the
+        other, the first ones of all its modules, scaled, and then the second ones."""
+        found = []
+        for number, side in enumerate(self._sides):
+            # Along the rank's other axis, so that one launch joins factors of all shapes.
             left, right = torch.cat(side.lefts).float(), torch.cat(side.rights, 1).float()
             if not number:  # on the small factor: one pass over the products less
-                parts = left.split([len(factor) for factor in side.lefts])
-                torch._foreach_mul_([parts[place] for place, _ in self.scaled],
-                                    [float(scales[index]) for _, index in self.scaled])
-            sizes = [(count, run.shape[0], run.shape[1:].numel())
-                     for count, run in zip(side.counts, self.runs, strict=True)]
+                parts = left.split(side.heights)
+                torch._foreach_mul_([parts[place] for place, _ in self._scaled],
+                                    [float(scales[index]) for _, index in self._scaled])
+            sizes = [(count, *shape) for count, shape in zip(side.counts, self._shapes, strict=True)]
             lefts = left.split([count * rows for count, rows, _ in sizes])
             rights = right.split([count * columns for count, _, columns in sizes], 1)
-            for place, (count, rows, columns) in enumerate(sizes):
-                start, filled[place] = filled[place], filled[place] + count * rows * columns
-                torch.bmm(lefts[place].view(count, rows, -1),
-                          rights[place].view(-1, count, columns).transpose(0, 1),
-                          out=found[place][start : filled[place]].view(count, rows, columns))
-        return found
+            found.append([
+                (lefts[place].view(count, rows, -1), rights[place].view(-1, count, columns).transpose(0, 1))
+                for place, (count, rows, columns) in enumerate(sizes)
+            ])
+        return map(list, zip(*found, strict=True))
+
+
+def _merge_chunk(runs: list[_Run], operands: Iterator[list[tuple[Tensor, Tensor]]], outs: Sequence[Tensor],
+                 bases: Sequence[Tensor], memory: Tensor) -> None:
+    """Merge these runs with the operands that come next; their products lie side by side in `memory`."""
+    written, sources, ones, twos = [], [], [], []
+    for run, products in zip(runs, memory.split_with_sizes(_sizes(runs, memory)), strict=False):
+        one, two = _multiplied(next(operands), products).view(2, -1, *run.shape[1:])
+        targets = run.of(outs)
+        # Of a part each call makes another tensor: the copy below has to see that they are the same.
+        starts = targets if all(outs[index] is bases[index] for index in run.modules) else run.of(bases)
+        half = targets[0].dtype is not torch.float32
+        if not run.dense or (half and len(targets) <= _FEW):
+            for target, start, *both in zip(targets, starts, run.each(one), run.each(two), strict=True):
+                torch.addcmul(start, *both, out=target)  # halves are promoted inside the kernel
+            continue
+        written += targets
+        if half:
+            # No launch adds several float32 products to several halves; joined they are one tensor.
+            sources += run.each(torch.cat(starts).addcmul_(one, two))
+        else:
+            sources += starts
+            ones += run.each(one)
+            twos += run.each(two)
+    if any(target is not source for target, source in zip(written, sources, strict=True)):
+        torch._foreach_copy_(written, sources)
+    if ones:
+        torch._foreach_addcmul_(written, ones, twos)
+
+
+def _sizes(runs: list[_Run], memory: Tensor) -> list[int]:
+    """Numbers of each run, and of what is left of the memory."""
+    sizes = [run.numbers for run in runs]
+    return [*sizes, memory.numel() - sum(sizes)]
+
+
+def _multiplied(batches: list[tuple[Tensor, Tensor]], products: Tensor) -> Tensor:
+    start = 0
+    for left, right in batches:
+        shape = torch.Size((len(left), left.shape[1], right.shape[2]))
+        torch.bmm(left, right, out=products[start : start + shape.numel()].view(shape))
+        start += shape.numel()
+    return products
 
 
 def _planned(order: Sequence[int], weights: Sequence[Tensor], dense: Sequence[bool], factors: Sequence[Factors],
-             numbers: int) -> Iterator[list[_Run]]:
-    """Each chunk's runs, of at most `numbers` products and factors where a single row allows that."""
-    runs: list[_Run] = []
-    held = 0
+             limits: _Limits) -> Iterator[list[list[_Run]]]:
+    """Batches of chunks of runs: of each batch the factors, of each chunk the products stay within the limits."""
+    chunks: list[list[_Run]] = []
+    products = held = 0
     for index in order:
         shape, ranks = weights[index].shape, factors[index].rank1 + factors[index].rank2
         columns = shape[1:].numel()
-        step = max(1, min(shape[0], numbers // 2 // columns))
+        step = max(1, min(shape[0], limits.products // 2 // columns))
         for start in range(0, shape[0], step):
             rows = min(step, shape[0] - start)
-            size = 2 * rows * columns + ranks * (rows + columns)
-            if runs and held + size > numbers:
-                yield runs
-                runs, held = [], 0
-            held += size
-            part = torch.Size((rows, *shape[1:]))
+            more, operands = 2 * rows * columns, ranks * (rows + columns)
+            if chunks and held + operands > limits.factors:
+                yield chunks
+                chunks, held = [], 0
+            if not chunks or products + more > limits.products:
+                chunks.append([])
+                products = 0
+            held, products = held + operands, products + more
+            part, runs = torch.Size((rows, *shape[1:])), chunks[-1]
             if rows < shape[0]:
                 runs.append(_Run([index], part, dense[index], slice(start, start + rows)))
             elif runs and (runs[-1].shape, runs[-1].dense, runs[-1].rows) == (part, dense[index], None):
                 runs[-1].modules.append(index)
             else:
                 runs.append(_Run([index], part, dense[index]))
-    yield runs
-
-
-def _each(joined: Tensor, run: _Run) -> tuple[Tensor, ...]:
-    return joined.view(-1, *run.shape).unbind()
+    yield chunks
