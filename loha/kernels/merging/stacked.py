@@ -20,8 +20,8 @@ class _Limits(NamedTuple):
     factors: int
 
 
-# CUDA: 128 MB of products, what core takes for SD 1.5's largest weight alone, and 32 MB of factors. A half of the
-# products needs a third more launches. A CPU: a quarter, which its caches would have smaller still.
+# CUDA: 128 MB of products, what core takes for SD 1.5's largest weight alone, and 32 MB of factors. Half of the
+# products needs half as many launches again. A CPU: a quarter, which its caches would have smaller still.
 _LIMITS = {"cuda": _Limits(1 << 25, 1 << 23)}
 _LIMITS_ELSEWHERE = _Limits(1 << 23, 1 << 21)
 _FEW = 2  # halves: more weights than these are joined, in two launches, instead of one each
@@ -65,6 +65,7 @@ class Stack:
             operands = batch.made(scales)
             for runs in chunks:
                 _merge_chunk(runs, operands, outs, bases, memory)
+            del operands  # before the next ones are there, not after
 
 
 @dataclass(frozen=True)
