@@ -93,18 +93,24 @@ def _await(part: str, step: Step, began: float, deadline: float, process: subpro
         code = process.wait(max(0.0, limit - time.monotonic()))
         word = "ok" if code == 0 else "FAILED"
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(process)
         code, word = -1, "TIMED OUT"
     lines = [line.rstrip() for line in _log_of(part, step).read_text(encoding="utf-8", errors="replace").splitlines()
              if line.strip()]
     detail = lines[-1].strip() if lines else ""
     tail = () if word == "ok" else tuple(lines[-_TAIL:])
     return Ended(part, step.name, word, time.monotonic() - began, detail if word == "ok" else f"code {code}", tail)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """As Ctrl-C does at first: pytest then says what it has found."""
+    for ending, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
+        os.killpg(process.pid, ending)
+        try:
+            process.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _log_of(part: str, step: Step) -> Path:

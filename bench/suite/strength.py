@@ -47,7 +47,7 @@ _NO_DYNAMIC = "--disable-dynamic-vram"
 # How a person may start ComfyUI. A core of today streams weights by default (Dynamic VRAM); --highvram and --novram
 # turn that off, --lowvram does nothing beside it.
 _MODES = {
-    "classic": (_NO_DYNAMIC,), "Dynamic VRAM": (), "lowvram": ("--lowvram", _NO_DYNAMIC), "highvram": ("--highvram",),
+    "Dynamic VRAM": (), "classic": (_NO_DYNAMIC,), "highvram": ("--highvram",), "lowvram": ("--lowvram", _NO_DYNAMIC),
     "novram": ("--novram",),
 }
 # What the log says about the patcher in use. The core that streams says "prepared", the other one "loaded".

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from shinymas_loha.dev import gpu_kit
+from shinymas_loha.dev.kit import gpu_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,3 +45,9 @@ def test_the_tree_is_packed_as_git_knows_it():
     packed = {path.relative_to(ROOT).as_posix() for path in gpu_kit.tree_files()}
     assert {"__init__.py", "dev/gpu.sh", "tests/data/sd15-modules.tsv"} <= packed
     assert not [name for name in packed if name.startswith((".tools/", ".gpu-kit/", ".git/"))]
+
+
+def test_steps_that_run_side_by_side_have_one_thread_each():
+    for part in gpu_parts.PARTS.values():
+        for group in part(False):
+            assert all((step.environment.get("OMP_NUM_THREADS") == "1") == (len(group) > 1) for step in group)

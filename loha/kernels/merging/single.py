@@ -32,7 +32,8 @@ def merge(out: Tensor, base: Tensor, factors: Factors, scale: float, workspace: 
         workspace: of all merges that follow one another, for those on a CPU.
 
     The work happens on the weight's device, in its current stream, without a host sync; factors on
-    the CPU go there in one pinned copy. Temporaries: none with Triton, else at most 32 MB.
+    the CPU go there in one pinned copy. Temporaries on CUDA: none with Triton, else the two products in
+    float32, at most 128 MB of them, and the factors in float32.
 
     Raises:
         ValueError: factors that fit neither one another nor the weight, or a base unlike `out`.
@@ -60,13 +61,12 @@ def run(route: str, out: Tensor, base: Tensor, factors: Factors, scale: float,
         triton.merge_one(out, base, for_triton(factors), scale)
     elif route == CPU_BLOCKED:
         cpu.merge(out, base, factors, scale, workspace)
+    elif route == GROUPED_TORCH:
+        stacked.Stack([out], [base], [factors]).merge([out], [base], [scale])
     else:
         if out is not base:
             out.copy_(base)
-        if route == GROUPED_TORCH:
-            stacked.merge_stack_([out], [factors], [scale])
-        else:
-            product.merge_(out, factors, scale)
+        product.merge_(out, factors, scale)
 
 
 def check(out: Tensor, base: Tensor, factors: Factors) -> None:

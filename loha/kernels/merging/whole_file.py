@@ -136,12 +136,12 @@ class _TableJob(_Job):
 
 
 class _StackJob(_Job):
+    _stack = None
+
     def merge(self, scales: Sequence[float], workspace: Workspace) -> None:
-        for out, base in zip(self.outs, self.bases, strict=True):
-            if out is not base:
-                out.copy_(base)
-        factors = [module.uniform() for module in self.factors]
-        stacked.merge_stack_(self.outs, factors, [scales[index] for index in self.modules])
+        if self._stack is None:
+            self._stack = stacked.Stack(self.outs, self.bases, [module.uniform() for module in self.factors])
+        self._stack.merge(self.outs, self.bases, [scales[index] for index in self.modules])
 
 
 class _SingleJob(_Job):
@@ -157,5 +157,5 @@ def _kind(index: int, out: Tensor, base: Tensor, factors: Factors) -> tuple:
         pads = (padded_rank(ranks[0]), padded_rank(ranks[1]))
         return (route, out.device, out.dtype, factors.common_dtype, pads, is_aligned(out) and is_aligned(base))
     if route.name == GROUPED_TORCH:
-        return (route, out.device, out.dtype, out.shape, factors.common_dtype, ranks)
+        return (route, out.device, out.dtype, factors.common_dtype, ranks)
     return (route, index)
