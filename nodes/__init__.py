@@ -4,7 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..patcher.messages import see_prompts
 from ..text import let_consoles_escape
-from . import live
+from . import identity, live
 from .apply import ApplyLoha
 from .hook import LohaHookNode
 from .load import LoadLoha
@@ -24,6 +24,7 @@ class ShinyMasExtension(ComfyExtension):
         live.serve()
         see_prompts(on_prompt)  # in `on_load` once every ComfyUI calls it: 0.3.75 does not
         register_folders()
+        identity.register_folder()
         return [
             LoadLoha, ApplyLoha, LohaHookNode, CharacterPrompt, LohaTrainingData, LohaTrainingSettings, TrainLoha,
             SaveLoha, Scene, CharacterList, Sheet, TagImages, TagStatistics, RecognitionReport,

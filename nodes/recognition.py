@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
@@ -18,10 +19,12 @@ from ..characters.catalogue import Cast
 from ..loha import FileError, files
 from ..patcher.comfyui import schema
 from ..text import show
+from .identity import NO_MODEL, SecondMeasure, model_names, model_path
 from .prompt import chosen_cast, load_casts
 from .sheet import pixels
 from .tagging import NO_TAGGER, tagger_names, tagger_path
 
+_Value = TypeVar("_Value")
 _BESIDE = "+"  # between the names of those who stand side by side
 # What a picture depends on besides its prompt, by the names that samplers and loaders give it.
 _DRAWN_WITH = ("seed", "noise_seed", "sampler_name", "scheduler", "steps", "cfg", "denoise", "ckpt_name", "lora_name")
@@ -60,70 +63,89 @@ class RecognitionReport(io.ComfyNode):
                     "Left open: 1.")),
                 io.String.Input("cast_yaml", optional=True, force_input=True, tooltip=(
                     "A cast that is not on disk yet, from Tag Statistics; it stands for `cast`.")),
+                io.Combo.Input("identity_model", options=model_names(), default=NO_MODEL, optional=True, tooltip=(
+                    "A second measure for pictures of one person: an .onnx file in ComfyUI's models/identity folder "
+                    "that embeds pictures, such as model_feat.onnx of deepghs/ccip_onnx on Hugging Face. Nothing is "
+                    "downloaded by itself.")),
+                io.String.Input("references", default="", optional=True, tooltip=(
+                    "For identity_model: a folder with a folder of pictures for each character, called by her name or "
+                    "N_name, as for Tag Statistics. A path that is not absolute lies in ComfyUI's input folder.")),
             ],
             outputs=[
                 io.String.Output("table", display_name="table",
                                  tooltip="Means of each strength, then each character; one fact a line."),
                 io.Image.Output("heat_map", display_name="heat_map",
-                                tooltip="Rows: who was asked for. Columns: whose identity tags came back."),
+                                tooltip="Rows: who was asked for. Columns: whose identity tags came back. Below, with "
+                                        "an identity model: whose references are nearest."),
                 io.String.Output("csv", display_name="csv", tooltip="Every number, for a spreadsheet."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None
-                        ) -> bool | str:
+    def validate_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None,
+                        identity_model: list[str] | str | None = None) -> bool | str:
         try:
             if tagger:
-                tagger_path(tagger[0] if isinstance(tagger, list) else tagger)
+                tagger_path(_first(tagger))
             if folder:
-                _in_output(folder[0] if isinstance(folder, list) else folder)
+                _in_output(_first(folder))
+            if identity_model:
+                model_path(_first(identity_model))
         except FileError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list[str] | str | None = None, **inputs) -> object:
+    def fingerprint_inputs(cls, folder: list[str] | str | None = None, references: list[str] | str | None = None,
+                           **inputs) -> object:
         """Pictures that came into a folder are looked at."""
-        folder = folder[0] if isinstance(folder, list) and folder else folder
-        return float("nan") if folder else None
+        return float("nan") if _first(folder) or _first(references) else None
 
     @classmethod
     def execute(cls, tagger: list[str], threshold: list[float], cast: list[str], folder: list[str],
                 images: list[torch.Tensor] | None = None, characters: list[str] | None = None,
-                strengths: list[float] | None = None, cast_yaml: list[str] | None = None) -> io.NodeOutput:
+                strengths: list[float] | None = None, cast_yaml: list[str] | None = None,
+                identity_model: list[str] | None = None, references: list[str] | None = None) -> io.NodeOutput:
         from ..characters.recognition import Recognition, Seen, draw
         from ..taggers.ledger import Ledger
-        from ..taggers.sight import known_to, tags_of
+        from ..taggers.nearness import Asked
+        from ..taggers.sight import known_to, seer, tags_of
         from ..taggers.tagger import Tagger
 
         chosen = chosen_cast(cast[0], (cast_yaml or [""])[0])
-        asked = [*_connected(chosen, images, characters, strengths), *_kept(chosen, _in_output(folder[0]))]
+        asked = [Asked(*one) for one in (*_connected(chosen, images, characters, strengths),
+                                         *_kept(chosen, _in_output(folder[0])))]
         if not asked:
             raise FileError("no pictures: connect `images` and `characters`, or give a folder that holds some.")
         eyes = Tagger(tagger_path(tagger[0]))
-        ledger = Ledger(Path(folder_paths.get_user_directory()) / "shinymas" / "recognition", eyes, threshold[0])
-        bar = comfy.utils.ProgressBar(len(asked), node_id=cls.hidden.unique_id)
+        second = SecondMeasure(chosen, _first(identity_model) or "", _first(references) or "")
+        notes = Path(folder_paths.get_user_directory()) / "shinymas" / "recognition"
+        ledger = Ledger(notes, eyes, threshold[0])
+        bar = comfy.utils.ProgressBar(len(asked) + second.steps(len(asked)), node_id=cls.hidden.unique_id)
 
-        def progress(done: int) -> None:
+        def progress(done: int | None = None) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(done)
+            bar.update(1)
 
-        found = tags_of(eyes, (picture for _, _, picture in asked), threshold[0], ledger, progress)
-        table = Recognition(chosen, [Seen(name, strength, tags) for (name, strength, _), tags
+        found = tags_of(eyes, (one.picture for one in asked), threshold[0], ledger, progress)
+        table = Recognition(chosen, [Seen(one.name, one.strength, tags) for one, tags
                                      in zip(asked, found, strict=True)], known_to(eyes))
+        identity, said = second.measure(asked, seer(eyes, threshold[0], ledger), known_to(eyes), notes, progress)
         facts = [f"tagger: {show(eyes.files.model.parent.name)}/{show(eyes.files.model.name)}, threshold "
-                 f"{threshold[0] or eyes.thresholds[0]:g}", *_drawn_with(cls.hidden.prompt, cls.hidden.unique_id)]
+                 f"{threshold[0] or eyes.thresholds[0]:g}", *said,
+                 *_drawn_with(cls.hidden.prompt, cls.hidden.unique_id)]
         if table.not_known:
             facts.append(f"not counted, for the tagger does not know them: {', '.join(map(show, table.not_known))}")
-        text = "\n".join([*table.lines(), *facts])
-        picture = torch.from_numpy(draw(table, facts)).float().div_(255)
-        return io.NodeOutput(text, picture[None], table.csv(), ui={"text": [text]})
+        text = "\n".join([*table.lines(), *(identity.lines() if identity else ()), *facts])
+        below = [line for line in facts if line not in said[1:]]
+        picture = torch.from_numpy(draw(table, below, identity)).float().div_(255)
+        return io.NodeOutput(text, picture[None], table.csv(identity), ui={"text": [text]})
 
 
 def _connected(cast: Cast, images: list[torch.Tensor] | None, names: list[str] | None, strengths: list[float] | None
-               ) -> Iterator[tuple[str, float, Image.Image]]:
-    """(name, strength, picture) of each picture that is connected, and of each who stands beside others."""
+               ) -> Iterator[tuple[str, float, Image.Image, bool]]:
+    """(name, strength, picture, whether in a scene) of each picture that is connected, and of each who stands beside
+    others."""
     pictures = [picture for batch in images or () for picture in batch]
     strengths = [1.0] * len(pictures) if strengths is None else strengths
     for what, given in (("characters", names or ()), ("strengths", strengths)):
@@ -134,7 +156,8 @@ def _connected(cast: Cast, images: list[torch.Tensor] | None, names: list[str] |
         image, people = Image.fromarray(pixels(picture)), [cast.find(name) for name in text.split(_BESIDE)]
         for place, who in enumerate(people):
             left, right = (image.width * at // len(people) for at in (place, place + 1))
-            yield who.name, float(strength), image.crop((left, 0, right, image.height)) if len(people) > 1 else image
+            part = image.crop((left, 0, right, image.height)) if len(people) > 1 else image
+            yield who.name, float(strength), part, len(people) > 1
 
 
 def _kept(cast: Cast, folder: Path | None) -> Iterator[tuple[str, float, Image.Image]]:
@@ -166,6 +189,11 @@ def _strength(row: str) -> float:
         return float(word) if word else 1.0
     except ValueError:
         return 1.0
+
+
+def _first(given: list[_Value] | _Value | None) -> _Value | None:
+    """A widget's value, which comes in a list."""
+    return (given[0] if given else None) if isinstance(given, list) else given
 
 
 def _in_output(name: str) -> Path | None:

@@ -49,7 +49,7 @@ def check_model(path: Path) -> None:
     try:
         size = regular(path).st_size
         if size > MAX_BYTES:
-            raise FileError(f"has {size / 1e9:.1f} GB; no tagger is over {MAX_BYTES >> 30} GB.")
+            raise FileError(f"has {size / 1e9:.1f} GB; an .onnx file holds at most {MAX_BYTES >> 30} GB.")
         with open_regular(path) as raw, io.BufferedReader(raw) as file:
             try:
                 locations = _external_locations(file, size)
@@ -133,5 +133,5 @@ def _check_external(folder: Path, locations: set[str]) -> None:
         except FileError as error:
             raise FileError(f"{said}, which {error} Put that file beside the model.") from error
     if total > MAX_EXTERNAL_BYTES:
-        raise FileError(f"keeps {total / 1e9:.1f} GB of weights beside it; no tagger has over "
-                        f"{MAX_EXTERNAL_BYTES >> 30} GB.")
+        raise FileError(f"keeps {total / 1e9:.1f} GB of weights beside it; at most "
+                        f"{MAX_EXTERNAL_BYTES >> 30} GB are opened.")

@@ -25,16 +25,26 @@ def tags_of(tagger: Tagger, pictures: Iterable[Image.Image], threshold: float, l
     Raises:
         FileError: the model fails.
     """
-    writer = CaptionWriter(tagger.labels, TaggingOptions(threshold=threshold, character_tags=False), tagger.thresholds)
+    see = seer(tagger, threshold, ledger)
     found = []
     for picture in pictures:
+        found.append(see(picture))
+        progress(len(found))
+    return found
+
+
+def seer(tagger: Tagger, threshold: float, ledger: Ledger) -> Callable[[Image.Image], tuple[str, ...]]:
+    """What gives the general tags of one picture. Takes and raises as `tags_of`."""
+    writer = CaptionWriter(tagger.labels, TaggingOptions(threshold=threshold, character_tags=False), tagger.thresholds)
+
+    def see(picture: Image.Image) -> tuple[str, ...]:
         tags = ledger.get(picture)
         if tags is None:
             tags = tuple(writer.tags(tagger.predict([tagger.prepare(picture)])[0]))
             ledger.put(picture, tags)
-        found.append(tags)
-        progress(len(found))
-    return found
+        return tags
+
+    return see
 
 
 def known_to(tagger: Tagger) -> Callable[[str], bool]:

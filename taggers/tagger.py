@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..loha.errors import FileError, SettingsError
+from ..loha.errors import FileError
 from ..text import show
 from .labels import read_labels, read_thresholds
 from .layouts import TaggerFiles, recognise
 from .onnx_file import check_model
+from .session import TYPES, first_line, onnxruntime, open_session
 from .stages import MAX_SIDE, read_stages
-
-_INSTALL = ("Tag Images needs onnxruntime, which ComfyUI does not bring along. Install it into ComfyUI's own Python, "
-            "`python -m pip install onnxruntime` (onnxruntime-gpu for NVIDIA cards), and start ComfyUI anew.")
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-# The fastest first; what is not there is left out.
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 class Tagger:
@@ -40,7 +33,7 @@ class Tagger:
     """
 
     def __init__(self, model: Path) -> None:
-        runtime = _onnxruntime()
+        runtime = onnxruntime()
         self.files = recognise(model)
         self._layout = self.files.layout
         check_model(model)
@@ -50,7 +43,7 @@ class Tagger:
         self._prepare = self._layout.prepare
         if self.files.stages:
             self._prepare, side = read_stages(self.files.stages)
-        self._session = _open(runtime, model)
+        self._session = open_session(runtime, model)
         self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self._input = self._session.get_inputs()[0]
         self.batch, self.size = self._shape(side)
@@ -58,7 +51,7 @@ class Tagger:
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """A picture, 8-bit RGB, as this model takes it: (size, size, 3) or (3, size, size), in the model's dtype."""
-        return self._prepare(image, self.size).astype(_TYPES[self._input.type], copy=False)
+        return self._prepare(image, self.size).astype(TYPES[self._input.type], copy=False)
 
     def predict(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities, (n, tags) float32, of n prepared pictures.
@@ -76,7 +69,7 @@ class Tagger:
             (found,) = self._session.run([self._output], {self._input.name: batch})
         # onnxruntime's own exceptions have no common base but this one.
         except Exception as error:
-            raise FileError(f"{self._name}: onnxruntime cannot run it ({_first_line(error)}). Lower batch_size if "
+            raise FileError(f"{self._name}: onnxruntime cannot run it ({first_line(error)}). Lower batch_size if "
                             "memory is short, or get the model anew.") from error
         if getattr(found, "shape", None) != (count, len(self.labels)):
             raise self._mismatch(getattr(found, "shape", ("?",))[-1])
@@ -92,7 +85,7 @@ class Tagger:
     def _shape(self, side: int) -> tuple[int | None, int]:
         """Batch and side that the model asks for, where it leaves them open those of the layout."""
         shape, name = list(self._input.shape), self._layout.name
-        if self._input.type not in _TYPES or len(shape) != 4:
+        if self._input.type not in TYPES or len(shape) != 4:
             raise FileError(f"{self._name}: takes {show(self._input.type)} {show(shape)}, no pictures; choose a "
                             "tagger.")
         channels = shape.pop(1 if self._layout.channels_first else 3)
@@ -127,32 +120,7 @@ class Tagger:
         return show(self.files.model.name)
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise SettingsError(_INSTALL) from error
-    except ImportError as error:  # there, but a library that it needs is not
-        raise SettingsError(f"onnxruntime is installed and cannot be loaded ({_first_line(error)}); install it anew.") \
-            from error
-    return onnxruntime
-
-
-def _open(runtime: Any, model: Path) -> Any:
-    there = runtime.get_available_providers()
-    try:
-        return runtime.InferenceSession(os.fspath(model), providers=[one for one in _PROVIDERS if one in there])
-    # As in `_run`: any exception means a file that onnxruntime does not take.
-    except Exception as error:
-        raise FileError(f"{show(model.name)}: onnxruntime cannot open it ({_first_line(error)}). Get it anew; if it is "
-                        "whole, a newer onnxruntime may know it.") from error
-
-
 def _thresholds(files: TaggerFiles) -> tuple[float, float]:
     general, character = read_thresholds(files.thresholds) if files.thresholds else (None, None)
     own = files.layout.thresholds
     return own[0] if general is None else general, own[1] if character is None else character
-
-
-def _first_line(error: Exception) -> str:
-    return show(str(error).partition("\n")[0], 160)

@@ -138,15 +138,17 @@ def _apart(one: np.ndarray, other: np.ndarray) -> str:
 
 async def _measure(server: ComfyUIServer, rounds: int) -> _Found:
     found = _Found(seconds={
-        loader + step: [] for step in (", new strength", ", new seed") for loader in _LOADERS})
+        loader + step: [] for step in (", new strength", ", first new strength", ", new seed") for loader in _LOADERS})
     found.loads = dict.fromkeys(found.seconds, 0)
     async with aiohttp.ClientSession(server.url) as http, http.ws_connect(f"/ws?clientId={_CLIENT}") as socket:
         seed = 0
         for turn in range(rounds + 1):
             for loader in _LOADERS:
                 new = 0.75 + turn / 100
-                # The first run changes loaders; what is timed starts from a model that this one has patched.
-                for step, strength in (("", 0.5), (", new strength", new), (", new seed", new)):
+                # The first run changes loaders; what is timed starts from a model that this one has patched. The first
+                # change after it may bring what later ones need onto the GPU.
+                for step, strength in (("", 0.5), (", first new strength", new - 0.2), (", new strength", new),
+                                       (", new seed", new)):
                     seed += 1
                     before = _count_loads(server)
                     took, outputs = await _run(http, socket, _graph(loader, strength, seed))

@@ -7,12 +7,16 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ...text import show
 from .. import roster
 from ..catalogue import Cast, Character
 from ..errors import CastError
 from ..tags import tag_key
+
+if TYPE_CHECKING:
+    from .identity import Identity
 
 BASE = 0.0  # the strength at which the base model draws alone
 
@@ -96,26 +100,34 @@ class Recognition:
             own = sum(row.shares[name] for name, row in rows.items()) / len(rows)
             changes = [self.change(strength, name, name) for name in rows]
             known = [one for one in changes if one is not None]
-            said.append(f"{_named(strength)}: {own:.0%} of the identity tags came back"
+            said.append(f"{named(strength)}: {own:.0%} of the identity tags came back"
                         + (f" ({sum(known) / len(known):+.0%})" if known else "")
                         + f", {sum(row.recognised for row in rows.values()) / len(rows):.0%} of the pictures look most "
                         "like who was asked for")
         return said + [f"{roster.label(who)}: {self._of(who)}" for who in self.drawn]
 
-    def csv(self) -> str:
-        """Every cell of every table, one a line; `change` against the base model, empty where there is none."""
+    def csv(self, second: Identity | None = None) -> str:
+        """Every cell of every table, one a line; `change` against the base model, empty where there is none.
+
+        Args:
+            second: what an identity model found on the same pictures, in columns of its own.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["strength", "drawn", "cards", "pictures", "recognised", "identity_of", "share", "change"])
-        cards = {who.name: "" if who.cards is None else who.cards for who in self.cast.characters}
+        writer.writerow(["strength", "drawn", "cards", "pictures", "recognised", "identity_of", "share", "change",
+                         *(second.COLUMNS if second else ())])
+        compared = {who.name for who in (*self.compared, *(second.compared if second else ()))}
+        others = [who.name for who in self.cast.characters if who.name in compared]
         for who in self.drawn:
             for strength in self.strengths:
                 if row := self.rows.get((strength, who.name)):
-                    for other, share in row.shares.items():
-                        change = self.change(strength, who.name, other)
-                        writer.writerow([f"{strength:g}", who.name, cards[who.name], row.pictures,
-                                         f"{row.recognised:.4f}", other, f"{share:.4f}",
-                                         "" if change is None else f"{change:.4f}"])
+                    cards = "" if who.cards is None else who.cards
+                    for other in others:
+                        share = row.shares.get(other)
+                        change = None if share is None else self.change(strength, who.name, other)
+                        writer.writerow([f"{strength:g}", who.name, cards, row.pictures, f"{row.recognised:.4f}", other,
+                                         *("" if one is None else f"{one:.4f}" for one in (share, change)),
+                                         *(second.cells(strength, who.name, other) if second else ())])
         return text.getvalue()
 
     def _of(self, who: Character) -> str:
@@ -140,5 +152,6 @@ def _most_like(name: str, shares: Mapping[str, float]) -> float:
     return 0.0 if most == 0 or shares[name] < most else 1 / sum(share == most for share in shares.values())
 
 
-def _named(strength: float) -> str:
+def named(strength: float) -> str:
+    """A strength as it is told."""
     return f"strength {strength:g}" + (" (the base model alone)" if strength == BASE else "")

@@ -85,8 +85,9 @@ def build() -> dict:
     graph.node("ShinyMasSaveLoha", judged.box(210), links={"loha": (train, "loha")},
                widgets={"name": f"{_FOLDER}-1", "precision": "fp16", "write_cast": False})
     report = graph.node(
-        "ShinyMasRecognition", judged.box(330),
-        widgets={"tagger": _TAGGER, "threshold": 0.35, "cast": "shinymas", "folder": ""},
+        "ShinyMasRecognition", judged.box(350),
+        widgets={"tagger": _TAGGER, "threshold": 0.35, "cast": "shinymas", "folder": "",
+                 "identity_model": "none", "references": ""},
         links={"images": (decode, "IMAGE"), "characters": (everyone, "character"),
                "strengths": (everyone, "strength"), "cast_yaml": (counts, "yaml")})
     graph.node("PreviewImage", judged.box(), links={"images": (report, "heat_map")})
@@ -104,7 +105,7 @@ def _kinds(tagging: dict) -> dict[str, Kind]:
         "ShinyMasRecognition": Kind(
             [("images", "IMAGE"), ("characters", "STRING"), ("strengths", "FLOAT"), ("cast_yaml", "STRING")],
             [("table", "STRING"), ("heat_map", "IMAGE"), ("csv", "STRING")],
-            ["tagger", "threshold", "cast", "folder"], origin=PACK),
+            ["tagger", "threshold", "cast", "folder", "identity_model", "references"], origin=PACK),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kit.comfyui_server import PromptFailed
 from PIL import Image, PngImagePlugin
+from small_identity import write_identity
 from small_taggers import write_tagger
 
 CAST = """
@@ -104,6 +105,88 @@ def test_a_cast_that_is_not_on_disk_yet_is_taken_from_its_text(run_graph, node, 
     lines = run_graph(nodes | {"list": nodes["list"] | {"inputs": nodes["list"]["inputs"] | {"names": ""}}})[
         "report"]["text"][0].splitlines()
     assert lines[2].startswith("Red One (4 cards): 1: 100%") and lines[3].startswith("Blue One: 1: 100%")
+
+
+@pytest.fixture(scope="module")
+def counting(base):
+    """A tagger that sees one person on every picture, and two where it is blue; an identity model; references."""
+    tags = write_tagger(base / "models" / "taggers" / "counting").with_name("selected_tags.csv")
+    text = tags.read_text(encoding="utf-8").replace("long_hair", "solo").replace("blue_eyes", "2girls")
+    tags.write_text(text, encoding="utf-8")
+    write_identity(base / "models" / "identity" / "small")
+    for name, colour in (("10_Red One", (250, 0, 0)), ("Green One", (0, 250, 0)), ("Green One", (0, 0, 250))):
+        folder = base / "input" / "looks" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), colour).save(folder / f"{colour[2]}.png")
+    return {"tagger": "counting/model.onnx", "identity_model": "small/model_feat.onnx", "references": "looks"}
+
+
+def test_an_identity_model_is_a_second_measure(run_graph, node, report, server, base, counting):
+    """Red One is drawn brown by the base model, red with the LoHa; of a scene and of two people nothing counts."""
+    folder = base / "output" / "second"
+    for number, (row, colour) in enumerate((("none", (120, 160, 0)), ("0.8", (200, 0, 0)), ("0.8", (0, 0, 200)))):
+        folder.mkdir(exist_ok=True)
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("sheet label", f"Red One (4 cards) | {row} | ")
+        Image.new("RGB", (32, 32), colour).save(folder / f"{number:04d}.png", pnginfo=text)
+    nodes = {
+        "red": node("EmptyImage", width=64, height=64, batch_size=1, color=0xC80000),
+        "name": node("PrimitiveString", value="Red One + Green One"),
+    } | report(images=["red", 0], characters=["name", 0], folder="second", **counting)
+    nodes["csv"] = node("PreviewAny", source=["report", 2])
+    nodes["map"] = node("PreviewImage", images=["report", 1])
+    said = run_graph(nodes)
+    lines = said["report"]["text"][0].splitlines()
+    assert [line for line in lines if line.startswith("identity")] == [
+        "identity, references: 2 pictures of 2 characters, 1 of each",
+        "identity, strength 0 (the base model alone): 0% of the pictures are nearest to a reference of who was asked "
+        "for, more similar by -0.200 than to the best other",
+        "identity, strength 0.8: 100% (+100%) of the pictures are nearest to a reference of who was asked for, more "
+        "similar by +1.000 (+1.200) than to the best other",
+        "identity, Red One (4 cards): 0: 0% by -0.200, 0.8: 100% (+100%) by +1.000 (+1.200); at 0.8 then Green One",
+        "identity model: small/model_feat.onnx",
+        "identity, pictures: 2 of 5 count; left out: 2 parts of scenes, 1 others that do not show one person by the "
+        "tagger's tags, 0 whose character has no references that count",
+        "identity, references left out: 1 that do not show one person by the tagger's tags, 0 that are among the "
+        "pictures themselves, 0 that cannot be read",
+    ]
+    rows = list(csv.DictReader(io.StringIO(said["csv"]["text"][0])))
+    own = [row for row in rows if row["drawn"] == row["identity_of"] == "Red One"]
+    assert [(row["strength"], row["one_person"], row["nearest"], row["similarity"], row["margin"],
+             row["margin_change"]) for row in own] == [
+        ("0", "1", "0.0000", "0.6000", "-0.2000", ""), ("0.8", "1", "1.0000", "1.0000", "1.0000", "1.2000"),
+        ("1", "0", "", "", "", "")]
+    assert Image.open(io.BytesIO(server.picture(said["map"]["images"][0]))).height > 300
+    again = run_graph(nodes | {"red": nodes["red"] | {"inputs": nodes["red"]["inputs"] | {"width": 66}}})
+    assert again["report"]["text"][0].splitlines()[-10:] == lines[-10:]
+
+
+@pytest.mark.parametrize(("inputs", "said"), [
+    ({"references": "looks"}, "identity: left out, for references are looked at by an identity_model, and none is"),
+    ({"identity_model": "small/model_feat.onnx"}, "identity: left out, for identity_model needs a folder of reference"),
+    ({"identity_model": "small/model_feat.onnx", "references": "looks"},
+     "identity: left out, for the tagger knows none of the tags solo, 1girl, 1boy, 1other"),
+    ({}, ""),
+])
+def test_half_of_a_second_measure_is_none(run_graph, node, report, counting, inputs, said):
+    nodes = _drawn(node) | report(**CONNECTED, **inputs)
+    nodes["csv"] = node("PreviewAny", source=["report", 2])
+    found = run_graph(nodes)
+    lines = [line for line in found["report"]["text"][0].splitlines() if line.startswith("identity: ")]
+    assert len(lines) == bool(said) and all(line.startswith(said) for line in lines)
+    assert "margin" not in found["csv"]["text"][0]
+
+
+@pytest.mark.parametrize(("inputs", "message"), [
+    ({"identity_model": "gone.onnx"}, "identity_model: 'gone.onnx' is not there. Nothing is downloaded by itself: get"),
+    ({"identity_model": "small/text.onnx"}, "text.onnx is no ONNX model"),
+    ({"references": "nowhere"}, "references: .*nowhere: no such folder"),
+    ({"references": "looks/Green One"}, "has pictures of nobody of the cast 'looks'"),
+])
+def test_what_no_second_measure_is_made_of(run_graph, node, report, base, counting, inputs, message):
+    (base / "models" / "identity" / "small" / "text.onnx").write_text("sign in first")
+    with pytest.raises(PromptFailed, match=message):
+        run_graph(_drawn(node) | report(**CONNECTED, **(counting | inputs)))
 
 
 @pytest.mark.parametrize(("inputs", "names", "message"), [

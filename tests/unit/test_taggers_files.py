@@ -310,7 +310,7 @@ def test_a_model_beyond_all_measure(tmp_path):
     path = write_tagger(tmp_path)
     with open(path, "r+b") as file:
         file.truncate(onnx_file.MAX_BYTES + 1)
-    refused(path, "model.onnx has 2.1 GB; no tagger is over 2 GB.")
+    refused(path, "model.onnx has 2.1 GB; an .onnx file holds at most 2 GB.")
 
 
 def test_a_model_that_is_a_folder(tmp_path):

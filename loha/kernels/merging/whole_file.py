@@ -47,7 +47,8 @@ class Group:
         for out, base, module in zip(self._outs, self._bases, self._factors, strict=True):
             check(out, base, module)
         self._empty = {index for index, out in enumerate(self._outs) if is_empty(out, self._factors[index])}
-        self._places: list[tuple[int, torch.device]] = []
+        self._tensors = self._outs if bases is None else [*self._outs, *self._bases]
+        self._places: list[int] = []
         self._jobs: list[_Job] = []
 
     @torch.inference_mode()
@@ -59,7 +60,7 @@ class Group:
         """
         if len(scales) != len(self._outs):
             raise ValueError(f"{len(scales)} scales for {len(self._outs)} modules")
-        places = [(tensor.data_ptr(), tensor.device) for tensor in (*self._outs, *self._bases)]
+        places = [tensor.data_ptr() for tensor in self._tensors]  # one space of addresses for the host and all GPUs
         if places != self._places:
             self._jobs = self._plan([index for index in range(len(self._outs)) if index not in self._empty])
             self._places = places
