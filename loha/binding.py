@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from ..text import show
-from . import base_models, naming
 from .base_models import Base
 from .errors import BindError
-from .fitting import misfit, overflow
-from .foreign_kinds import DAMAGED
-from .module import BIAS_NAMES, Loha, LohaModule
-from .naming import Address
+from .fitting import overflow
+from .matching import Fits, find_fits
+from .module import Loha, LohaModule
 from .targets import Bound, Place, Skip, Target
 
-__all__ = ["Binding", "Bound", "Place", "Skip", "Target", "bind"]
+__all__ = ["Binding", "Bound", "Place", "Skip", "Target", "at_strength", "bind"]
 
 _NO_NAME = "no weight of this model has that name"
 
@@ -106,119 +103,48 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
     Raises:
         BindError: two modules of the file name one weight.
     """
-    by_weight = {target.weight: target for target in targets}
-    places = _Places(by_weight, names)
-    made_for, model_base = base_models.of_file(loha), base_models.of_model(by_weight.values(), places.index, model)
+    return at_strength(find_fits(loha, targets, names=names, absent=absent, model=model), strength, block_weight)
+
+
+def at_strength(fits: Fits, strength: Callable[[Target], float] = lambda target: 1.0,
+                block_weight: Callable[[Target], float] = lambda target: 1.0) -> Binding:
+    """What `bind` makes of these at a strength: all that depends on one."""
     modules: dict[str, Bound] = {}
     others: dict[str, Bound] = {}
-    skipped = {name: Skip(reason, remedy=DAMAGED) for name, reason in loha.refused.items()}
+    skipped: dict[str, Skip] = {}
     unknown = []
-    owners: dict[object, str] = {}
-    if made_for.excludes(model_base):
-        skip = Skip(f"made for {made_for.name}, and the model is {model_base.name}")
-        skipped |= dict.fromkeys([*loha.modules, *loha.others], skip)
-        return Binding(loha, {}, {}, skipped, (), made_for, model_base)
-
-    for name, module in [*loha.modules.items(), *loha.others.items()]:
-        ours = isinstance(module, LohaModule)
-        where = naming.address(name)
-        place = places.of(name, where)
-        is_bias = not ours and module.keys() <= BIAS_NAMES
-        if is_bias:
-            # ComfyUI's trainer writes a layer's bias beside its LoHa, under the same name.
-            place = place and _bias_place(place)
-            name = f"{name} (bias)"
-        if place is None or place.weight not in by_weight:  # ComfyUI's map names layers that some models leave out
-            skip = ((absent or {}).get(where[0]) or places.nearly(name)
-                    or _elsewhere(where, made_for.name, model_base.name))
-            if skip:
-                skipped[name] = skip
-            else:
-                unknown.append(name)
+    for name, fit in fits.modules:
+        if fit is None:
+            unknown.append(name)
             continue
-        target = by_weight[place.weight].part(place)
-        if isinstance(target, Skip):
-            skipped[name] = target
+        if isinstance(fit, Skip):
+            skipped[name] = fit
             continue
-        if target.key in owners:
-            raise BindError(f"'{show(owners[target.key])}' and '{show(name)}' both name the weight {target.where}; a "
-                            "file must hold one of them. Remove one, or save the file anew with the tool that made it.")
-        owners[target.key] = name
-        wanted, skip = _strength(target, strength(target), block_weight(target))
-        skip = skip or misfit(module, target, target.shape if is_bias else _bias_shape(place, by_weight))
-        if skip := skip or overflow(module, target, wanted, _said(strength(target), block_weight(target))):
+        module, target, fault, finite_up_to = fit
+        whole, block = strength(target), block_weight(target)
+        wanted = whole * block
+        if wanted == 0:
+            skipped[name] = _off(target, whole, block)
+        elif fault:
+            skipped[name] = fault
+        elif not abs(wanted) <= finite_up_to and (skip := overflow(module, target, wanted, _said(whole, block))):
             skipped[name] = skip
         else:
-            (modules if ours else others)[name] = Bound(module, target, wanted)
-    return Binding(loha, modules, others, skipped, tuple(unknown), made_for, model_base)
+            (modules if isinstance(module, LohaModule) else others)[name] = Bound(module, target, wanted)
+    return Binding(fits.loha, modules, others, skipped, tuple(unknown), fits.made_for, fits.model)
 
 
-class _Places:
-    """Where a module's name leads: by the names that every tool uses, then by those of the architecture."""
-
-    def __init__(self, weights: Iterable[str], names: Callable[[], Mapping[str, Place]]) -> None:
-        self.index = naming.index(weights)
-        self._further = names
-
-    def of(self, name: str, where: Address) -> Place | None:
-        if where in self.index:
-            return Place(self.index[where])
-        return self._names.get(name) or self._addresses.get(where)
-
-    def nearly(self, name: str) -> Skip | None:
-        """Reason for a name whose capital letters alone are wrong."""
-        small = name.lower()
-        known = small != name and naming.address(small) in self.index
-        return Skip("no weight of this model has that name; in small letters one has") if known else None
-
-    @cached_property
-    def _names(self) -> Mapping[str, Place]:
-        return self._further()
-
-    @cached_property
-    def _addresses(self) -> dict[Address, Place]:
-        """So that a prefix of another tool makes no difference; what would be two things means none."""
-        found: dict[Address, set[Place]] = {}
-        for name, place in self._names.items():
-            found.setdefault(naming.address(name), set()).add(place)
-        return {where: places.pop() for where, places in found.items() if len(places) == 1}
-
-
-def _bias_place(place: Place) -> Place:
-    along_rows = place.span is not None and place.span[0] == 0
-    return Place(place.weight.removesuffix("weight") + "bias", place.span if along_rows else None, place.reorder)
-
-
-def _bias_shape(place: Place, by_weight: Mapping[str, Target]) -> tuple[int, ...] | None:
-    bias = _bias_place(place)
-    part = by_weight[bias.weight].part(bias) if bias.weight in by_weight else None
-    return part.shape if isinstance(part, Target) else None
-
-
-def _strength(target: Target, strength: float, block_weight: float) -> tuple[float, Skip | None]:
-    """What a weight gets, and why that is nothing."""
-    wanted = strength * block_weight
-    if wanted != 0:
-        return wanted, None
+def _off(target: Target, strength: float, block_weight: float) -> Skip:
+    """Why a weight gets nothing."""
     if strength == 0:
-        return 0.0, Skip(f"strength 0 for {'the U-Net' if target.is_unet else 'the text encoder'}", asked=True)
+        return Skip(f"strength 0 for {'the U-Net' if target.is_unet else 'the text encoder'}", asked=True)
     if block_weight == 0:
-        return 0.0, Skip("block weight 0", target.block, asked=True)
-    return 0.0, Skip(f"{_said(strength, block_weight)} is 0", asked=True)
+        return Skip("block weight 0", target.block, asked=True)
+    return Skip(f"{_said(strength, block_weight)} is 0", asked=True)
 
 
 def _said(strength: float, block_weight: float) -> str:
     return f"strength {strength:g}" + ("" if block_weight == 1 else f" × block weight {block_weight:g}")
-
-
-def _elsewhere(where: Address, file_base: str, model_base: str) -> Skip | None:
-    """Reason for a name that is sound but belongs to another model; None for one that nobody knows."""
-    part, _ = where
-    if part in ("te2", "te3"):
-        return Skip(f"for text encoder {part[2]}, which this model does not have")
-    if file_base and file_base != model_base:
-        return Skip(f"not in this model; the file looks made for {file_base}")
-    return None
 
 
 def _remedies(binding: Binding) -> dict[str, list[str]]:

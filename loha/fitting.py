@@ -33,35 +33,62 @@ def misfit(module: LohaModule | Mapping[str, Tensor], target: Target, bias: tupl
     return None
 
 
-def overflow(module: LohaModule | Mapping[str, Tensor], target: Target, strength: float, said: str) -> Skip | None:
-    """Why a module that fits would leave numbers in a weight that are not finite; None when it would not.
+def stays_finite(module: LohaModule | Mapping[str, Tensor], target: Target, strength: float) -> bool:
+    """Whether bounds alone show that a module that fits overflows nothing, at this strength and at any weaker one.
 
     Of other kinds only the strength is judged here.
+    """
+    limit, work = _limits(module, target)
+    if not abs(strength) <= torch.finfo(target.compute_dtype).max:
+        return False
+    if not isinstance(module, LohaModule):
+        return True
+    reach = max(1.0, abs(strength))
+    if module.dora_scale is not None and (_grows(module, target) or not _most(module) * reach < limit):
+        return False
+    steps = module.step_ceiling * max(1.0, abs(module.scale) * reach)
+    return module.ceiling * reach < limit and steps < torch.finfo(work).max
+
+
+def overflow(module: LohaModule | Mapping[str, Tensor], target: Target, strength: float, said: str) -> Skip | None:
+    """Why a module that fits would leave numbers in a weight that are not finite; None when it would not.
 
     Args:
         said: the strength as the person has put it together.
     """
-    limit, work = torch.finfo(target.compute_dtype).max, product.accumulation_dtype(target.compute_dtype)
-    what = f"not finite in the weight's dtype, {target.dtype_name}"
-    if not abs(strength) <= limit:
-        return Skip(f"its {said} is {what}", remedy=LOWER)
-    if not isinstance(module, LohaModule):
+    if stays_finite(module, target, strength):
         return None
+    limit, work = _limits(module, target)
+    what = f"not finite in the weight's dtype, {target.dtype_name}"
+    if not abs(strength) <= torch.finfo(target.compute_dtype).max:
+        return Skip(f"its {said} is {what}", remedy=LOWER)
     reach = max(1.0, abs(strength))
     if module.dora_scale is not None:
-        # It divides by norms, whose squares must not overflow, and which may be as small as epsilon.
-        if target.dtype.itemsize == 1 and product.dora_by_mean(module.dora_scale):
+        if _grows(module, target):
             return Skip(f"its dora_scale holds means, by which numbers grow beyond {target.dtype_name}", remedy=_RANGE)
-        limit = min(limit, (torch.finfo(work).max / prod(target.shape)) ** 0.5)
-        most = float(module.dora_scale.double().abs().max())
+        most = _most(module)
         if not most * reach < limit:
             return Skip(f"its dora_scale, {most:g} at most, is {what}" + (f" at {said}" if most < limit else ""),
                         remedy=LOWER if most < limit else _RANGE)
-    steps = module.step_ceiling * max(1.0, abs(module.scale) * reach)
-    if module.ceiling * reach < limit and steps < torch.finfo(work).max:
-        return None
     if not product.largest(module, 1.0, work) <= limit:
         return Skip(f"the product is {what}", remedy=_RANGE)
     if not product.largest(module, reach, work) <= limit:
         return Skip(f"at {said} the product is {what}", remedy=LOWER)
     return None
+
+
+def _limits(module: LohaModule | Mapping[str, Tensor], target: Target) -> tuple[float, torch.dtype]:
+    """The largest number that may come of a module, and the dtype that it is multiplied in."""
+    limit, work = torch.finfo(target.compute_dtype).max, product.accumulation_dtype(target.compute_dtype)
+    if isinstance(module, LohaModule) and module.dora_scale is not None:
+        # It divides by norms, whose squares must not overflow, and which may be as small as epsilon.
+        limit = min(limit, (torch.finfo(work).max / prod(target.shape)) ** 0.5)
+    return limit, work
+
+
+def _grows(module: LohaModule, target: Target) -> bool:
+    return target.dtype.itemsize == 1 and product.dora_by_mean(module.dora_scale)
+
+
+def _most(module: LohaModule) -> float:
+    return float(module.dora_scale.double().abs().max())

@@ -133,21 +133,25 @@ def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tup
     return 1 if (out, columns) == (1, shape[1]) else None
 
 
-@full_precision()
 def squared_norm(module: LohaModule, device: torch.device | None = None) -> float:
     """‖ΔW‖² (Frobenius), scale included, without holding ΔW; computed once for each module.
 
     Summed in float64 on the CPU, which not every device has; inf where it ends beyond that.
     """
     if "squared_norm" not in module.memo:
-        total = torch.zeros((), dtype=torch.float64)
-        for _, block in _product_blocks(flat_factors(module, device)):
-            # By the row's largest number first: squares of 1e20 are beyond float32.
-            peaks = block.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny)
-            norms = block.div_(peaks).norm(dim=1)
-            total += (norms.cpu().double() * peaks.flatten().cpu().double()).square_().sum()
-        module.memo["squared_norm"] = float(total) * module.scale * module.scale
+        module.memo["squared_norm"] = _squared_norm(module, device)
     return module.memo["squared_norm"]
+
+
+@full_precision()
+def _squared_norm(module: LohaModule, device: torch.device | None) -> float:
+    total = torch.zeros((), dtype=torch.float64)
+    for _, block in _product_blocks(flat_factors(module, device)):
+        # By the row's largest number first: squares of 1e20 are beyond float32.
+        peaks = block.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny)
+        norms = block.div_(peaks).norm(dim=1)
+        total += (norms.cpu().double() * peaks.flatten().cpu().double()).square_().sum()
+    return float(total) * module.scale * module.scale
 
 
 @full_precision()

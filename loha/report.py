@@ -22,7 +22,13 @@ _TOP_TAGS = 20
 
 
 def file_lines(loha: Loha) -> list[str]:
-    """The facts of a file that need no model: its name, kinds, ranks, alphas, tags, notes."""
+    """The facts of a file that need no model: its name, kinds, ranks, alphas, tags, notes; put together once."""
+    if "file lines" not in loha.memo:
+        loha.memo["file lines"] = tuple(_file_lines(loha))
+    return list(loha.memo["file lines"])
+
+
+def _file_lines(loha: Loha) -> list[str]:
     lines = [f"file: {show(os.path.basename(loha.source.path))}"] if loha.source else []
     lines += kind_lines(loha)
     tags = top_tags(loha.metadata)
@@ -107,16 +113,24 @@ def norm_lines(binding: Binding, device: torch.device) -> list[str]:
 
 def route_lines(binding: Binding, device: torch.device, dtype: torch.dtype) -> list[str]:
     """How many modules go which way where weights are merged one by one, on `device` in `dtype`."""
-    routes = Counter(module_route(bound.module, device, dtype) for bound in binding.modules.values())
+    kinds = Counter((bound.module.dora_scale is not None, bound.module.w1_b.shape[0], bound.module.w2_b.shape[0])
+                    for bound in binding.modules.values())
+    routes: Counter[Route] = Counter()
+    for kind, count in kinds.items():
+        routes[_route(*kind, device, dtype, grouped=False)] += count
     return [f"route: {route} × {count}" for route, count in routes.most_common()]
 
 
 def module_route(module: LohaModule, device: torch.device, dtype: torch.dtype, *, grouped: bool = False) -> Route:
     """The route of a module on a contiguous weight."""
-    if module.dora_scale is not None:
+    ranks = module.w1_b.shape[0], module.w2_b.shape[0]
+    return _route(module.dora_scale is not None, *ranks, device, dtype, grouped=grouped)
+
+
+def _route(is_dora: bool, rank1: int, rank2: int, device: torch.device, dtype: torch.dtype, *, grouped: bool) -> Route:
+    if is_dora:
         return Route("reference", "DoRA re-scales whole rows or columns")
-    weight = torch.empty((8, 8), dtype=dtype, device=device)
-    return choose(weight, (module.factors.rank1, module.factors.rank2), grouped=grouped)
+    return choose(torch.empty((8, 8), dtype=dtype, device=device), (rank1, rank2), grouped=grouped)
 
 
 def kind_of(tensors: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -78,15 +79,15 @@ class Target:
         """The key of ComfyUI's patches."""
         return self.weight if self.span is None else (self.weight, self.span)
 
-    @property
+    @cached_property
     def is_unet(self) -> bool:
         return self.weight.startswith("diffusion_model.")
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def block(self) -> str:
         return block_of(self.weight)
 

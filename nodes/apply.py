@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..loha import Loha, SettingsError, overview, report
 from ..loha.block_weights import parse as parse_block_weights
-from ..patcher import strength_change
+from ..patcher import strength_cost
 from ..patcher.comfyui import merge_dtype, schema
 from ..patcher.patching import Strengths, bind_to, patch
 from ..text import show
@@ -74,7 +74,7 @@ class ApplyLoha(io.ComfyNode):
             *report.binding_lines(binding), *version_lines(loha),
             *report.norm_lines(binding, fastest),
             *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
-            *strength_change.cost_lines(binding, model),
+            *strength_cost.cost_lines(binding, model),
         ]
         if binding.faults:
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",

@@ -40,7 +40,7 @@ class LohaAdapter(WeightAdapterBase):
     @property
     def scale(self) -> float:
         """alpha / rank, or 1 without an alpha."""
-        return alpha_over_rank(self.weights[2], self.factors.rank1)
+        return alpha_over_rank(self.weights[2], self.weights[1].shape[0])
 
     @property
     def is_additive(self) -> bool:

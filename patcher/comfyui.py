@@ -46,6 +46,8 @@ _BASES = {
     **dict.fromkeys(("Flux", "FluxInpaint", "FluxSchnell"), "Flux"),
     **dict.fromkeys(("HunyuanVideo", "HunyuanVideoI2V", "HunyuanVideoSkyreelsI2V"), "HunyuanVideo"),
 }
+# Keys of injections that do nothing, `watch`'s own.
+_watched: dict[str, None] = {}
 _WHOLE = 1e32  # bytes: more than any model, as ComfyUI itself says it
 
 
@@ -160,9 +162,9 @@ def patches_of(patcher: ModelPatcher) -> dict[str, tuple[Patch, ...]]:
             for weight, patches in patcher.patches.items()}
 
 
-def parameter(patcher: ModelPatcher, weight: str) -> Tensor:
-    """The model's parameter of this name as it is now."""
-    return comfy.utils.get_attr(patcher.model, weight)
+def is_bare(patcher: ModelPatcher) -> bool:
+    """Whether nothing but `watch` injects into the model: then it is as it stands without injections."""
+    return patcher.injections.keys() <= _watched.keys()
 
 
 def originals(patcher: ModelPatcher) -> Mapping[str, Tensor]:
@@ -235,13 +237,13 @@ def sampling_memory(patcher: ModelPatcher, noise_shape: tuple[int, ...]) -> floa
 
 def merge_anew(patcher: ModelPatcher, weight: str) -> None:
     """Merge one weight by ComfyUI's own way from its original, whatever its patches and format, where it is."""
-    place = parameter(patcher, weight).device
+    place = comfy.utils.get_attr(patcher.model, weight).device
     backup = patcher.backup.get(weight)
     if backup is not None:
         comfy.utils.set_attr_param(patcher.model, weight, backup.weight)
     if weight in patcher.patches:
         patcher.patch_weight_to_device(weight, device_to=patcher.load_device)
-    merged = parameter(patcher, weight)
+    merged = comfy.utils.get_attr(patcher.model, weight)
     merged.data = merged.data.to(place)
 
 
@@ -281,6 +283,7 @@ def watch(patcher: ModelPatcher, key: str, *, injected: Callable[[ModelPatcher],
         detached: after they were given back.
         sampling: around a whole sampling (executor, *arguments) → its result.
     """
+    _watched[key] = None
     # Without an injection of its own ComfyUI tells nobody that the model is ready.
     nothing = PatcherInjection(inject=lambda patcher: None, eject=lambda patcher: None)
     patcher.set_injections(key, [nothing])

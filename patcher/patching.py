@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,17 +12,19 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..loha import BindError, Loha, SettingsError, product
-from ..loha.binding import Binding, Bound, Place, Skip, Target, bind
+from ..loha.binding import Binding, Bound, Place, Skip, Target, at_strength, bind
 from ..loha.factors import Factors
 from ..loha.kernels import PackedFactors, Workspace
+from ..loha.matching import find_fits
 from ..loha.targets import row_order
-from . import comfyui
+from . import comfyui, model_weights
 from .adapter import LohaAdapter
 from .other_kinds import core_patches
 from .strength_change import share_identity
 
 _NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
 _CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
+_KNOWN_FITS = 4  # models, with and without CLIP, that a file remembers
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,25 @@ class Strengths:
 
 def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengths: Strengths) -> Binding:
     """Bind to the weights of both models; ComfyUI's own name map serves architectures other than SD's."""
-    targets = [*_targets(model, "diffusion_model."), *(_targets(clip.patcher) if clip is not None else ())]
+    unet, text = model_weights.targets(model, "diffusion_model."), clip and model_weights.targets(clip.patcher)
     absent = dict.fromkeys(("te1", "te2", "te3"), _NO_CLIP if strengths.clip else _CLIP_OFF) if clip is None else {}
 
     def names() -> dict[str, Place]:
         return comfyui.names_of(model, is_text=False) | (
             comfyui.names_of(clip.patcher, is_text=True) if clip is not None else {})
 
-    return bind(loha, targets, strengths.of, block_weight=strengths.block, names=names, absent=absent,
-                model=comfyui.base_model(model))
+    base = comfyui.base_model(model)
+    known = loha.memo.setdefault("fits", [])  # the weights' tuples are the same ones as long as the models are
+    fits = next((made for *of, made in known if of[0] is unet and of[1] is text and of[2:] == [base, absent]), None)
+    if fits is None:
+        fits = find_fits(loha, (*unet, *(text or ())), names=names, absent=absent, model=base)
+        known[:] = [(unet, text, base, absent, fits), *known[:_KNOWN_FITS - 1]]
+    return at_strength(fits, strengths.of, strengths.block)
 
 
 def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_text: bool) -> Binding:
     """Bind to one model alone, the U-Net's or the text encoder's; modules of the other are no fault."""
-    targets = list(_targets(patcher) if is_text else _targets(patcher, "diffusion_model."))
+    targets = model_weights.targets(patcher, None if is_text else "diffusion_model.")
     other = Skip("for the U-Net" if is_text else "for the text encoder", asked=True)
     absent = {"unet": other} if is_text else dict.fromkeys(("te1", "te2", "te3"), other)
     return bind(loha, targets, strengths.of, block_weight=strengths.block, absent=absent,
@@ -97,10 +103,11 @@ def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, w
     foreign, failed = core_patches(binding)
     binding = binding.without(failed)
     unet, encoder = defaultdict(dict), defaultdict(dict)
+    # A core that streams its weights sends the patches along by itself.
+    devices = {patcher: torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
+               for patcher in (model, text) if patcher is not None}
     for name, bound in binding.modules.items():
-        patcher = model if bound.target.is_unet else text
-        # A core that streams its weights sends the patches along by itself.
-        device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
+        device = devices[model if bound.target.is_unet else text]
         adapter = LohaAdapter.of(*_in_order(binding.loha, name, bound, device), workspace)
         (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.key] = adapter
     for name, bound in binding.others.items():
@@ -112,7 +119,10 @@ def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatch
            workspace: Workspace) -> None:
     comfyui.after_use(patcher, "shinymas-loha workspace", workspace.release)
     for strength, group in patches.items():
-        patcher.add_patches(group, strength)
+        if all(isinstance(patch, LohaAdapter) for patch in group.values()):
+            model_weights.add_patches(patcher, group, strength)
+        else:  # core's patches may name a bias that the model has not
+            patcher.add_patches(group, strength)
     share_identity(patcher, parent, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
 
 
@@ -142,8 +152,3 @@ def _in_order(loha: Loha, name: str, bound: Bound, device: torch.device
                 dora_scale[rows.to(dora_scale.device)] if by_rows else dora_scale)
         factors, dora_scale = loha.memo[key]
     return factors, bound.module.alpha, dora_scale
-
-
-def _targets(patcher: ModelPatcher, prefix: str | None = None) -> Iterator[Target]:
-    for weight, tensor in patcher.model_state_dict(prefix).items():
-        yield Target(weight, tuple(tensor.shape), tensor.dtype, is_packed=comfyui.is_packed(tensor))

@@ -22,15 +22,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..loha.binding import Binding
 from ..loha.kernels import Group
-from ..loha.report import module_route
 from . import comfyui
 from .adapter import LohaAdapter
 from .comfyui import Patch
+from .model_weights import parameters
 
 KEEP_VARIABLE = "SHINYMAS_LOHA_KEEP_ORIGINALS"
-_KEY = "shinymas-loha"
+KEY = "shinymas-loha"
 _SPARE = 1 << 30  # VRAM left to sampling when originals are kept, where more is not known to be needed
 
 
@@ -77,8 +76,11 @@ class _Merged:
         self.originals.clear()
         self.groups.clear()
 
-    def record(self, follows: dict[str, Merge], parameters: dict[str, Tensor]) -> None:
-        """Note what the model holds; once a parameter is gone, nothing in VRAM is kept for its sake."""
+    def record(self, follows: dict[str, Merge], written: dict[str, Tensor]) -> None:
+        """Note what the model holds, and in which parameters where they may be others than before.
+
+        Once a parameter is gone, nothing in VRAM is kept for its sake.
+        """
         state = ref(self)
 
         def release_of(weight: str):
@@ -90,7 +92,11 @@ class _Merged:
             return release
 
         self.follows = follows
-        self.parameters = {weight: ref(held, release_of(weight)) for weight, held in parameters.items()}
+        self.parameters = {weight: held for weight, held in self.parameters.items() if weight in follows}
+        for weight, held in written.items():
+            known = self.parameters.get(weight)
+            if weight in follows and (known is None or known() is not held):
+                self.parameters[weight] = ref(held, release_of(weight))
 
 
 # Of the whole process, because clones share one model, and with it one state of its weights. It must outlive
@@ -107,33 +113,10 @@ def share_identity(patcher: ModelPatcher, parent: ModelPatcher, identity: str) -
         identity: of the LoHa; all patchers with one parent and one identity differ in strengths only.
     """
     comfyui.drop_hook_caches(patcher)
-    if comfyui.obstacle_to_sharing(parent, _KEY):
+    if comfyui.obstacle_to_sharing(parent, KEY):
         return
     patcher.patches_uuid = uuid.uuid5(parent.patches_uuid, identity)
-    comfyui.watch(patcher, _KEY, injected=_bring_up_to_date, loaded=_loaded, detached=_detached, sampling=_sampling)
-
-
-def cost_lines(binding: Binding, patcher: ModelPatcher) -> list[str]:
-    """A report's line on what a changed strength costs; none on a CPU, where nothing is sent anywhere.
-
-    `patcher` carries the patches already.
-    """
-    device, what = patcher.load_device, "route of a changed strength: "
-    unet = [bound for bound in binding.modules.values() if bound.target.is_unet]
-    if not unet or device.type == "cpu" or comfyui.streams(patcher):
-        return []
-    if reason := comfyui.obstacle_to_sharing(patcher, _KEY):
-        return [f"{what}ComfyUI's own reload ({reason})"]
-    if os.environ.get(KEEP_VARIABLE) == "0":
-        return [f"{what}as above, originals sent anew ({KEEP_VARIABLE} is 0)"]
-    if unet[0].target.dtype.itemsize == 1:
-        return [f"{what}as above, originals sent anew (float8 is rounded by ComfyUI)"]
-    dtype = comfyui.merge_dtype(device)
-    if unet[0].target.dtype != dtype and any(len(patcher.patches.get(bound.target.weight, ())) > 1 for bound in unet):
-        return [f"{what}as above, originals sent anew (over other patches)"]
-    size = sum(bound.target.nbytes for bound in unet) / 2**20
-    return [f"{what}{module_route(unet[0].module, device, dtype, grouped=True)}; keeps {size:.0f} MB of originals in "
-            f"VRAM, {KEEP_VARIABLE}=0 turns that off"]
+    comfyui.watch(patcher, KEY, injected=_bring_up_to_date, loaded=_loaded, detached=_detached, sampling=_sampling)
 
 
 def _state(patcher: ModelPatcher) -> _Merged:
@@ -149,13 +132,13 @@ def _loaded(patcher: ModelPatcher, *_: Any) -> None:
         merged.forget()  # part of the model may hold other strengths: `_bring_up_to_date` reloads
         return
     merged.forget()  # parameters are others now, and ComfyUI may have unloaded the model without a word to us
-    merged.record(wanted, {weight: comfyui.parameter(patcher, weight) for weight in wanted})
+    merged.record(wanted, parameters(patcher, wanted))
 
 
 def _was_unloaded(patcher: ModelPatcher, merged: _Merged) -> bool:
     """Whether no parameter that held a merge is in place any more; false where there was none to tell by."""
-    gone = [held() is None or held() is not comfyui.parameter(patcher, weight)
-            for weight, held in merged.parameters.items()]
+    now = parameters(patcher, merged.parameters)
+    gone = [held() is None or held() is not now[weight] for weight, held in merged.parameters.items()]
     return bool(gone) and all(gone)
 
 
@@ -177,12 +160,12 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
         return
     changed = [] if before is None else [
         weight for weight in wanted.keys() | before.keys() if before.get(weight, ()) != wanted.get(weight, ())]
-    if before is None or comfyui.obstacle_to_rewriting(patcher, changed, _KEY):
+    if before is None or comfyui.obstacle_to_rewriting(patcher, changed, KEY):
         merged.forget()
         comfyui.reload(patcher)
         return
     try:
-        _rewrite(patcher, merged, changed)
+        written = _rewrite(patcher, merged, changed)
     except comfy.model_management.OOM_EXCEPTION:
         merged.forget()
         comfyui.reload(patcher)
@@ -190,7 +173,7 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
     except BaseException:
         comfyui.give_up(patcher)
         raise
-    merged.record(wanted, {weight: comfyui.parameter(patcher, weight) for weight in wanted})
+    merged.record(wanted, written)
 
 
 def _sampling(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -219,34 +202,36 @@ def _identity(adapter: Any) -> _Same:
     return _Same(adapter.weights[0] if isinstance(adapter, LohaAdapter) else adapter)
 
 
-def _rewrite(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> None:
+def _rewrite(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> dict[str, Tensor]:
+    """Merge these weights anew, and return the parameters that hold them now."""
     together = _merge_grouped(patcher, merged, changed)
-    for weight in changed:
-        if weight not in together:
-            comfyui.merge_anew(patcher, weight)
+    rest = [weight for weight in changed if weight not in together]
+    for weight in rest:
+        comfyui.merge_anew(patcher, weight)
+    return together | parameters(patcher, rest)
 
 
-def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> set[str]:
+def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> dict[str, Tensor]:
     """Merge what consists of plain LoHa patches in a few launches, from originals kept on the GPU.
 
-    Returns the weights that are done. Left over are those that ComfyUI's own load would round otherwise (a stack
+    Returns the parameters that are done. Left over are those that ComfyUI's own load would round otherwise (a stack
     of patches it rounds once, float8 at random, what is quantised it unpacks), and all of them where the originals
     do not fit into VRAM or a person has turned this off.
     """
     device, dtype = patcher.load_device, comfyui.merge_dtype(patcher.load_device)
     if os.environ.get(KEEP_VARIABLE) == "0":
-        return set()
+        return {}
     here: dict[str, tuple[Tensor, tuple[Patch, ...]]] = {}
     kept, patches = comfyui.originals(patcher), comfyui.patches_of(patcher)
-    for weight in changed:
-        held, original, mine = comfyui.parameter(patcher, weight), kept.get(weight), patches.get(weight, ())
+    for weight, held in parameters(patcher, changed).items():
+        original, mine = kept.get(weight), patches.get(weight, ())
         if (original is not None and held.device == device and held.dtype == original.dtype
                 and held.shape == original.shape and held.dtype.itemsize > 1 and type(held.data) is Tensor
-                and (len(mine) < 2 or held.dtype == dtype)
+                and (held.dtype == dtype or (len(mine) < 2 and holds(dtype, held.dtype)))
                 and held.data_ptr() != original.data_ptr() and all(map(_is_plain, mine))):
             here[weight] = (held, mine)
     if not here or not _keep_originals(merged, {weight: kept[weight] for weight in here}, device):
-        return set()
+        return {}
     with torch.inference_mode():  # parameters made under it take no writes outside
         for weight, (held, mine) in here.items():
             if not mine:
@@ -254,15 +239,20 @@ def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -
     for layer in range(max(len(mine) for _, mine in here.values())):
         weights = tuple(weight for weight, (_, mine) in here.items() if len(mine) > layer)
         mine = [here[weight][1][layer] for weight in weights]
-        parameters = [here[weight][0] for weight in weights]
-        parts = [*parameters, *(patch.adapter.weights[0] for patch in mine)]
+        written = [here[weight][0] for weight in weights]
+        parts = [*written, *(patch.adapter.weights[0] for patch in mine)]
         made_of, group = merged.groups.get((layer, weights), ([], None))
         if len(made_of) != len(parts) or any(old() is not new for old, new in zip(made_of, parts, strict=True)):
             bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
-            group = Group([held.data for held in parameters], [patch.adapter.factors for patch in mine], bases)
+            group = Group([held.data for held in written], [patch.adapter.factors for patch in mine], bases)
             merged.groups[layer, weights] = ([ref(part) for part in parts], group)
         group.merge([patch.adapter.scale * patch.strength for patch in mine])
-    return set(here)
+    return {weight: held for weight, (held, _) in here.items()}
+
+
+def holds(wide: torch.dtype, dtype: torch.dtype) -> bool:
+    """Whether every number of `dtype` is one of `wide`, so that a merge there is rounded once, at its end."""
+    return torch.promote_types(wide, dtype) == wide
 
 
 def _is_plain(patch: Patch) -> bool:

@@ -26,6 +26,7 @@ LIBRARY = (
     ("product", "targets"),
     ("foreign_kinds", "kernels", "files", "base_models"),
     ("fitting",),
+    ("matching",),
     ("binding",),
     ("report",),
     ("overview",),
