@@ -42,7 +42,7 @@ _LOADERS: dict[str, dict[str, Any]] = {
             "model": ["checkpoint", 0], "clip": ["checkpoint", 1], "lora_name": LOHA}},
     },
 }
-_MODE_SECONDS = 90  # about 30 on a GPU
+_MODE_SECONDS = 150  # about 40 on a GPU
 _NO_DYNAMIC = "--disable-dynamic-vram"
 # How a person may start ComfyUI. A core of today streams weights by default (Dynamic VRAM); --highvram and --novram
 # turn that off, --lowvram does nothing beside it.
