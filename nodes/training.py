@@ -81,7 +81,7 @@ class LohaTrainingData(io.ComfyNode):
                 folded(io.String.Input("validation_folder", default="", optional=True, tooltip=(
                     "A folder whose pictures are all for validation, and none of them trained on. A path that is not "
                     "absolute lies in ComfyUI's input folder. Empty: none."))),
-                *inputs_of(field for field in describe(DataOptions).values() if field.since),
+                *inputs_of(field for field in describe(DataOptions).values() if field.since and field.widget),
                 *inputs_of(field for field in describe(CaptionOptions).values() if field.since),
             ],
             outputs=[

@@ -23,7 +23,9 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
     """Options out of widgets or the TOML, and notes on it. Paths are as `typed_path` takes them."""
     if values["dataset"].strip():
         found = read_dataset(_source(values["dataset"]), defaults=values.get("defaults") or MODEL_CARD)
-        folders = tuple(dataclasses.replace(one, path=typed_path(one.path)) for one in found.options.folders)
+        folders = tuple(
+            dataclasses.replace(one, path=typed_path(one.path), masks=one.masks and typed_path(one.masks))
+            for one in found.options.folders)
         notes = [*_not_used(_data_said(values, found.options), "here"), *found.lines()]
         return dataclasses.replace(found.options, folders=folders), notes
     folder = bare(values["folder"])

@@ -164,7 +164,7 @@ def build(run: Run) -> dict:
 def _widgets(options: object, *, later: bool) -> dict[str, object]:
     """Those of version 0.1.0, or those that came later, which stand below all others."""
     return {item.name: getattr(options, item.name) for item in fields(options)
-            if item.metadata and bool(item.metadata["since"]) == later}
+            if item.metadata and item.metadata["widget"] and bool(item.metadata["since"]) == later}
 
 
 def _kinds(data: dict, settings: dict) -> dict[str, Kind]:

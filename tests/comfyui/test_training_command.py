@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from kit.workspace import ROOT
+from PIL import Image
 from shinymas_loha.loha.files import read
 from shinymas_loha.loha.training.run.folder import read_state
 
@@ -114,7 +116,7 @@ def test_all_that_must_change_is_said_at_once(training_command, one_thread, tmp_
     text = config.read_text(encoding="utf-8") + "zero_terminal_snr = true\nxformers = true\nresume = false\n"
     config.write_text(text, encoding="utf-8")
     dataset = tmp_path / "pictures.toml"
-    dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n', encoding="utf-8")
+    dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\ncolor_aug = true\n', encoding="utf-8")
     bad[bad.index("--data"):bad.index("--data") + 2] = ["--dataset", str(dataset)]
     done = subprocess.run(bad, env=one_thread, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
@@ -122,8 +124,8 @@ def test_all_that_must_change_is_said_at_once(training_command, one_thread, tmp_
     assert [line.partition(": ")[0] if "cannot" not in line else line for line in told] == [
         "error: bad.toml cannot be run as it is, 1 thing to change:", "refused", "ignored", "off, or as it is anyway",
         "pictures.toml cannot be run as it is, 1 thing to change:", "refused"]
-    assert told[-1] == ("refused: is_reg = true for a: regularisation pictures are not trained on. Leave this folder "
-                        "out of the dataset")
+    assert told[-1] == ("refused: color_aug = true for a: pictures are trained in their own colours. Take it out, "
+                        "or write color_aug = false")
 
 
 def test_steps_alone_and_a_dataset_beside_the_configuration(training_command, one_thread, tmp_path, few_pictures):
@@ -140,6 +142,49 @@ def test_steps_alone_and_a_dataset_beside_the_configuration(training_command, on
     assert "batch size: 3" in done.stdout and "steps: 5 of 5" in done.stdout and "steps per epoch: 2" in done.stdout
     state = read_state(tmp_path / "beside" / "training.state")
     assert state.step == 5
+
+
+def test_regularisation_masks_and_two_resolutions(training_command, one_thread, tmp_path, few_pictures):
+    chance = np.random.default_rng(1)
+    for folder in ("regular", "masks"):
+        (tmp_path / folder).mkdir()
+        for number, pixels in enumerate(chance.integers(0, 256, (5, 64, 64), dtype=np.uint8)):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    command = training_command("all")
+    config = tmp_path / "all.toml"
+    config.write_text(config.read_text(encoding="utf-8") + "masked_loss = true\nprior_loss_weight = 0.5\n",
+                      encoding="utf-8")
+    dataset = tmp_path / "pictures.toml"
+    dataset.write_text(f"""
+[general]
+enable_bucket = true
+bucket_no_upscale = false
+min_bucket_reso = 64
+max_bucket_reso = 256
+[[datasets]]
+resolution = 64
+[[datasets.subsets]]
+image_dir = '{few_pictures}'
+conditioning_data_dir = '{tmp_path / "masks"}'
+[[datasets.subsets]]
+image_dir = '{tmp_path / "regular"}'
+is_reg = true
+[[datasets]]
+resolution = 128
+batch_size = 1
+[[datasets.subsets]]
+image_dir = '{few_pictures}'
+""", encoding="utf-8")
+    command[command.index("--data"):command.index("--data") + 2] = ["--dataset", str(dataset)]
+    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line in ("buckets: by kohya's rule, in steps of 64", "masks: 5 from files, 0 from transparency",
+                 "dataset 1: resolution 64, batch size 2", "dataset 2: resolution 128, batch size 1",
+                 "regularisation: regular · 5 picture(s), shown 5 times an epoch, weight 0.5"):
+        assert line in done.stdout, line
+    state = read_state(tmp_path / "all" / "training.state")
+    assert state.step == 10 and all(0 < loss < 10 for loss in state.losses)
+    assert read(tmp_path / "all" / "all.safetensors").metadata["ss_num_reg_images"] == "5"
 
 
 def test_help_and_a_wrong_command_line(one_thread, tmp_path):

@@ -72,13 +72,11 @@ num_repeats = 0
 num_repeats = 2
 """
     assert told(read_dataset, text) == [
-        "the pasted configuration cannot be run as it is, 5 things to change:",
-        "refused: color_aug = true in [general]: pictures are trained as they are, mirrored with flip_aug at most. "
-        "Take it out, or write color_aug = false",
-        "refused: bucket_reso_steps = 32 in [[datasets]] 1: buckets are multiples of 64. Take it out, or write "
-        "bucket_reso_steps = 64",
-        "refused: is_reg = true for a: regularisation pictures are not trained on. Leave this folder out of the "
-        "dataset",
+        "the pasted configuration cannot be run as it is, 4 things to change:",
+        "refused: color_aug = true in [general]: pictures are trained in their own colours. Take it out, or "
+        "write color_aug = false",
+        "refused: bucket_reso_steps = 32 in [[datasets]] 1: expected a multiple of 64 up to 2048, as kohya's scripts "
+        "do for SD 1.5. Write 64",
         "refused: num_repeats = 0 for a: 0 is outside 1 to 10000",
         "refused: datasets.subsets: image_dir is missing: name the folder of the pictures",
         "ignored: cache_info: memory and speed are chosen by ComfyUI and the kernels",
@@ -89,7 +87,7 @@ num_repeats = 2
 
 
 def test_both_files_of_a_run_are_in_one_message(tmp_path):
-    (tmp_path / "train.toml").write_text('network_dim = 0\nrandom_crop = true\n', encoding="utf-8")
+    (tmp_path / "train.toml").write_text('network_dim = 0\ncolor_aug = true\n', encoding="utf-8")
     (tmp_path / "pictures.toml").write_text(
         '[[datasets]]\nresolution = 100\n[[datasets.subsets]]\nimage_dir = "a"\n', encoding="utf-8")
     text = "\n".join(told(read_run, str(tmp_path / "train.toml"), dataset=str(tmp_path / "pictures.toml")))
@@ -97,8 +95,8 @@ def test_both_files_of_a_run_are_in_one_message(tmp_path):
         "/train.toml cannot be run as it is, 1 thing to change:\n"
         "refused: network_dim = 0: 0 is outside 1 to 128\n"
         "/pictures.toml cannot be run as it is, 2 things to change:\n"
-        "refused: random_crop = true in the training configuration: pictures are trained as they are, mirrored with "
-        "flip_aug at most. Take it out, or write random_crop = false\n"
+        "refused: color_aug = true in the training configuration: pictures are trained in their own colours. Take it "
+        "out, or write color_aug = false\n"
         "refused: resolution = 100 in [[datasets]] 1: 100 is not a multiple of 64")
 
 
@@ -122,7 +120,8 @@ image_dir = "a"
 is_reg = {off}
 metadata_file = {off}
 """)
-    assert pictures.found.unused == ["color_aug", "face_crop_aug_range", "is_reg", "metadata_file"]
+    assert pictures.found.unused == ["color_aug", "face_crop_aug_range", "metadata_file"]
+    assert not pictures.options.folders[0].is_reg
 
 
 @pytest.mark.parametrize("off", OFF)

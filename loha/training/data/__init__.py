@@ -8,12 +8,13 @@ from .folders import ImageFolder, folders_digest
 from .index import PictureIndex, index_pictures
 from .info import describe_data
 from .latents import Latents, Posterior
+from .loss_weights import LossWeights
 from .pictures import PictureError
 from .set_apart import training_data
 
 __all__ = [
     "Batch", "CaptionError", "CaptionOptions", "DataOptions", "FolderOptions", "ImageFolder", "Item",
-    "Latents", "PictureError", "PictureIndex", "Posterior", "TrainingData", "describe_data",
+    "Latents", "LossWeights", "PictureError", "PictureIndex", "Posterior", "TrainingData", "describe_data",
     "folders_digest", "index_pictures", "read_caption", "seed_for", "stream", "tags_of", "training_data",
     "varied",
 ]

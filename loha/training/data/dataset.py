@@ -6,18 +6,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..randomness import stream
+from ..settings.hyper_parameters import KOHYA
 from ..settings.pictures import DataOptions
-from .buckets import Size
+from .buckets import Size, placed
 from .captions import varied
 from .index import PictureIndex
-from .pictures import fitted, read_pixels
+from .pictures import PictureError, covered, fitted, read_layers, read_pixels
+from .regularisation import showings
 
 _THREADS = 4
 
@@ -73,23 +76,38 @@ class TrainingData:
         self.index = index
         self.options = options
         self.validation = validation
-        self._repeats = [index.folder(picture).repeats for picture in range(len(index))]
+        self._repeats = showings(index)
 
     def __len__(self) -> int:
         """Pictures shown in an epoch, repeats counted."""
         return sum(self._repeats)
 
+    def options_of(self, picture: int) -> DataOptions:
+        """What counts for a picture: its dataset's options, where datasets differ."""
+        return self.options.of(self.index.folder(picture).options)
+
     def bucket_counts(self) -> dict[Size, int]:
         """Pictures shown in an epoch by (width, height), smallest first."""
         counts: dict[Size, int] = defaultdict(int)
-        for picture, repeats in enumerate(self._repeats):
-            counts[self.index.bucket(picture)] += repeats
+        for (_, size), pictures in self._together().items():
+            counts[size] += sum(self._repeats[picture] for picture in pictures)
         return dict(sorted(counts.items()))
+
+    def _together(self) -> dict[tuple[int, Size], list[int]]:
+        """Pictures that may share a batch, by dataset and size; those that are never shown are left out."""
+        found: dict[tuple[int, Size], list[int]] = defaultdict(list)
+        for picture, repeats in enumerate(self._repeats):
+            if repeats:
+                found[self.index.folder(picture).options.dataset, self.index.bucket(picture)].append(picture)
+        return dict(sorted(found.items()))
 
     def batches_per_epoch(self, processes: int = 1) -> int:
         """The same in every epoch: each bucket's last batch may be smaller."""
-        whole = self.options.batch_size * processes
-        return sum(-(-count // whole) for count in self.bucket_counts().values())
+        batches = 0
+        for pictures in self._together().values():
+            whole = self.options_of(pictures[0]).batch_size * processes
+            batches += -(-sum(self._repeats[picture] for picture in pictures) // whole)
+        return batches
 
     def epoch(self, seed: int, epoch: int, processes: int = 1) -> tuple[Batch, ...]:
         """All batches of an epoch in their order, which follows from the arguments alone.
@@ -98,13 +116,11 @@ class TrainingData:
         one smaller batch: nothing is dropped and nothing shown twice. With several processes these
         are the batches of all together: take each one's `part`.
         """
-        whole = self.options.batch_size * processes
-        by_size: dict[Size, list[Item]] = defaultdict(list)
-        for picture, repeats in enumerate(self._repeats):
-            by_size[self.index.bucket(picture)] += (Item(picture, repeat) for repeat in range(repeats))
         chunks: list[tuple[Size, tuple[Item, ...]]] = []
-        for size, items in sorted(by_size.items()):
-            stream(seed, "order", epoch, *size).shuffle(items)
+        for (dataset, size), pictures in self._together().items():
+            whole = self.options_of(pictures[0]).batch_size * processes
+            items = [Item(picture, repeat) for picture in pictures for repeat in range(self._repeats[picture])]
+            stream(seed, "order", epoch, *size, *([dataset] if dataset else [])).shuffle(items)
             chunks += ((size, tuple(items[at:at + whole])) for at in range(0, len(items), whole))
         stream(seed, "batches", epoch).shuffle(chunks)
         return tuple(Batch(epoch, at, size, items) for at, (size, items) in enumerate(chunks))
@@ -129,25 +145,73 @@ class TrainingData:
             for item in batch.items
         ]
 
+    def showings(self, picture: int) -> int:
+        """Times that a picture is shown in an epoch."""
+        return self._repeats[picture]
+
+    def weight(self, picture: int) -> float:
+        """How much a picture counts in the loss."""
+        return self.options.prior_loss_weight if self.index.folder(picture).options.is_reg else 1.0
+
+    def has_mask(self, picture: int) -> bool:
+        return self.index.mask(picture) is not None or self.index.folder(picture).options.alpha_mask
+
     def pixels(self, batch: Batch, seed: int) -> Tensor:
         """The batch's pictures: (batch, 3, height, width) float32 in 0 … 1 on the CPU. Raises as `picture`."""
         pictures = (item.picture for item in batch.items)
-        return torch.stack(self.pictures(list(zip(pictures, self.is_flipped(batch, seed), strict=True))))
+        return torch.stack(self.pictures(
+            list(zip(pictures, self.is_flipped(batch, seed), self.cuts(batch, seed), strict=True))))
 
-    def pictures(self, wanted: Sequence[tuple[int, bool]]) -> list[Tensor]:
-        """What `picture` gives for each (picture, flipped), read by threads. Raises as `picture`."""
+    def cuts(self, batch: Batch, seed: int) -> list[Random | None]:
+        """Of each of the batch's pictures what decides where it is cut this time; None for its middle."""
+        return [stream(seed, "crop", batch.epoch, item.picture, item.repeat)
+                if self.index.folder(item.picture).options.random_crop else None for item in batch.items]
+
+    def pictures(self, wanted: Sequence[tuple[int, bool] | tuple[int, bool, Random | None]]) -> list[Tensor]:
+        """What `picture` gives for each (picture, flipped[, cut]), read by threads. Raises as `picture`."""
         # Decoding and scaling leave Python's lock: a batch is there in the time of its slowest picture.
         with ThreadPoolExecutor(_THREADS, "pictures") as pool:
             return list(pool.map(self.picture, *zip(*wanted, strict=True))) if wanted else []
 
-    def picture(self, picture: int, flipped: bool) -> Tensor:
+    def picture(self, picture: int, flipped: bool, cut: Random | None = None) -> Tensor:
         """One picture at its bucket's size: (3, height, width) float32 in 0 … 1.
+
+        Args:
+            cut: where to cut it to its bucket; None: evenly.
 
         Raises:
             PictureError: it broke or vanished since it was indexed.
         """
-        image = read_pixels(self.index.path(picture))
-        if flipped:
-            image = ImageOps.mirror(image)
-        array = fitted(image, self.index.bucket(picture), self.options.fit)
+        path = self.index.path(picture)
+        image = read_layers(path)[0] if self.index.folder(picture).options.alpha_mask else read_pixels(path)
+        array = self._fitted(picture, image, flipped, cut)
         return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float().div_(255.0)
+
+    def mask(self, picture: int, flipped: bool, cut: Random | None = None) -> np.ndarray:
+        """How much each pixel of `picture` counts: (height, width) uint8, scaled and cut as the picture is.
+
+        Args:
+            cut: as new as the picture's was.
+
+        Raises:
+            PictureError: the mask broke or vanished since it was looked at.
+        """
+        mask = self.index.mask(picture)
+        if mask is None:
+            layer = read_layers(self.index.path(picture))[1]
+        else:
+            layer = read_layers(mask.path)[0].getchannel("R")
+            if layer.size != tuple(self.index.sizes[picture]):
+                raise PictureError(mask.path, "its size has changed since it was looked at")
+        return np.ascontiguousarray(self._fitted(picture, layer.convert("RGB"), flipped, cut)[..., 0])
+
+    def _fitted(self, picture: int, image: Image.Image, flipped: bool, cut: Random | None) -> np.ndarray:
+        bucket, options = self.index.bucket(picture), self.options_of(picture)
+        if options.bucketing != KOHYA:
+            return fitted(ImageOps.mirror(image) if flipped else image, bucket, options.fit)
+        now, scaled = placed(*image.size, options)
+        if now != bucket:
+            raise PictureError(self.index.path(picture), f"its size has changed to {image.width}×{image.height} since "
+                               "it was looked at: start anew")
+        array = covered(image, scaled, bucket, cut)
+        return array[:, ::-1] if flipped else array  # mirrored last: of an odd pixel the same side is cut

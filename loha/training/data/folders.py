@@ -143,8 +143,9 @@ def folders_digest(options: DataOptions, may_read: MayRead = anywhere) -> str:
     Looks at names, sizes and times, not into the files. Takes and raises as `image_folders`.
     """
     digest = sha256(repr(options).encode("utf-8", "surrogatepass"))
-    for folder in image_folders(options, may_read):
-        with _scanned(folder.path) as entries:
+    paths = [folder.path for folder in image_folders(options, may_read)]
+    for path in [*paths, *(folder.masks for folder in options.folders if folder.masks)]:
+        with _scanned(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if _kind(entry, may_read) == "out":
                     continue
@@ -153,7 +154,7 @@ def folders_digest(options: DataOptions, may_read: MayRead = anywhere) -> str:
                 except OSError:  # gone meanwhile, or a link to nothing
                     continue
                 # The change time too: a file may be written over and its own time put back.
-                line = f"{folder.path}/{entry.name}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
+                line = f"{path}/{entry.name}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
                 digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from .buckets import Size, bucket_for
 from .captions import Caption, CaptionError, Layout, read_text, understood
 from .contents import HASH_BYTES, Examined, Ledger, examine
 from .folders import LEADS_OUT, ImageFolder, Listing, MayRead, anywhere, image_folders, list_folder
+from .masks import Mask, mask_files, mask_of, refuse_unmasked
 from .pictures import PictureError
 
 # Up to this many pictures are decoded once, which takes seconds and finds damage inside of them;
@@ -62,6 +65,7 @@ class PictureIndex:
         layouts: pictures by how their caption's file was understood; those of one line are not in it.
         passed_over: what else lies in the folders.
         was_decoded: whether every picture was decoded, not its header alone.
+        masks: of each picture the file of its mask; empty where there are none at all.
     """
 
     folders: tuple[ImageFolder, ...]
@@ -76,6 +80,7 @@ class PictureIndex:
     layouts: Mapping[Layout, tuple[int, ...]]
     passed_over: PassedOver
     was_decoded: bool
+    masks: tuple[Mask | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,6 +90,9 @@ class PictureIndex:
 
     def path(self, picture: int) -> Path:
         return self.folder(picture).path / self.names[picture]
+
+    def mask(self, picture: int) -> Mask | None:
+        return self.masks[picture] if self.masks else None
 
     def bucket(self, picture: int) -> Size:
         width, height = self.buckets[picture]
@@ -98,6 +106,7 @@ class PictureIndex:
             self, folder_of=self.folder_of[rows], sizes=self.sizes[rows], buckets=self.buckets[rows],
             contents=self.contents[rows], names=tuple(self.names[row] for row in rows),
             captions=tuple(self.captions[row] for row in rows),
+            masks=tuple(self.masks[row] for row in rows) if self.masks else (),
             layouts={layout: found for layout, of in self.layouts.items()
                      if (found := tuple(place[picture] for picture in of if picture in place))})
 
@@ -107,6 +116,7 @@ class _Found:
     folder: int
     name: str
     caption_file: str
+    mask: Path | None
 
 
 def index_pictures(options: DataOptions, progress: Progress | None = None, *, ledgers: Path | None = None,
@@ -119,64 +129,78 @@ def index_pictures(options: DataOptions, progress: Progress | None = None, *, le
         progress: called with (done, total) every few hundred pictures; what it raises passes through.
 
     Raises:
-        FileError: a folder is missing; no usable picture; captions that cannot be read (all are named).
+        FileError: a folder is missing; no usable picture; captions that cannot be read, or masks that are
+            missing, broken or of another size (all are named).
         SettingsError: no folder, or repeats beyond their range.
     """
     folders = image_folders(options, may_read)
     listings = [list_folder(folder, may_read) for folder in folders]
-    found = [_Found(position, *pair) for position, listing in enumerate(listings)
-             for pair in zip(listing.pictures, listing.captions, strict=True)]
+    masks = [mask_files(folder, may_read) for folder in folders]
+    found = [_Found(position, name, caption, masks[position].get(os.path.splitext(name)[0]))
+             for position, listing in enumerate(listings)
+             for name, caption in zip(listing.pictures, listing.captions, strict=True)]
     left_out = [(folder.path / name, reason) for folder, listing in zip(folders, listings, strict=True)
                 for name, reason in listing.refused]
     decode = len(found) <= DECODE_UP_TO
     # Few pictures are decoded each time, and remembering them would only litter.
     books = [Ledger(folder.path, None if decode else ledgers) for folder in folders]
 
-    def look(one: _Found) -> tuple[Examined | PictureError, Caption | CaptionError]:
+    def look(one: _Found) -> tuple[Examined | PictureError, Caption | CaptionError, Examined | PictureError | None]:
         path, has_variants = folders[one.folder].path, folders[one.folder].options.captions.wildcards
         return (_picture(path / one.name, books[one.folder], decode),
                 _caption(path / one.caption_file, may_read, has_variants) if one.caption_file
-                else Caption("", Layout.LINE))
+                else Caption("", Layout.LINE),
+                _picture(one.mask, Ledger(one.mask.parent, None), decode) if one.mask else None)
 
+    buckets_of = [cache(partial(bucket_for, options=options.of(folder.options))) for folder in folders]
     usable: list[_Found] = []
     sizes: list[Size] = []
     contents: list[bytes] = []
     captions: list[str] = []
     unread: list[CaptionError] = []
+    masked: list[Mask | None] = []
+    unmasked: list[str] = []
     sources: Counter[str] = Counter()
     layouts: dict[Layout, list[int]] = defaultdict(list)
-    for one, (picture, caption) in zip(found, _looked_at(look, found, progress, books), strict=True):
+    for one, (picture, caption, mask) in zip(found, _looked_at(look, found, progress, books), strict=True):
         folder = folders[one.folder]
         if isinstance(caption, CaptionError):
             unread.append(caption)
         elif isinstance(picture, PictureError):
             left_out.append((folder.path / one.name, picture.reason))
+        elif not all(buckets_of[one.folder](picture.width, picture.height)):
+            left_out.append((folder.path / one.name, f"{picture.width}×{picture.height}, a side would be shorter than "
+                             f"a bucket's step of {options.of(folder.options).bucket_step} pixels"))
         else:
             if caption.layout is not Layout.LINE:
                 layouts[caption.layout].append(len(usable))
             usable.append(one)
+            fitting = mask_of(folder.path / one.name, (picture.width, picture.height), one.mask, mask) if (
+                folder.options.masks) else None
+            (unmasked if isinstance(fitting, str) else masked).append(fitting)
             sizes.append((picture.width, picture.height))
             contents.append(picture.content)
             captions.append(caption.text if one.caption_file else folder.name)
             sources["folder" if not one.caption_file else "file" if caption.text else "empty"] += 1
     _refuse_unread(unread)
+    refuse_unmasked(unmasked)
     passed_over = _passed_over(folders, listings)
     if not usable:
         raise FileError(_nothing(options, left_out, passed_over))
-    bucket_of = {size: bucket_for(*size, options) for size in set(sizes)}
     return PictureIndex(
         folders=folders,
         folder_of=np.array([one.folder for one in usable], np.uint32),
         names=tuple(one.name for one in usable),
         captions=tuple(captions),
         sizes=np.array(sizes, np.uint32),
-        buckets=np.array([bucket_of[size] for size in sizes], np.uint32),
+        buckets=np.array([buckets_of[one.folder](*size) for one, size in zip(usable, sizes, strict=True)], np.uint32),
         contents=np.frombuffer(b"".join(contents), np.uint8).reshape(-1, HASH_BYTES),
         left_out=tuple(left_out),
         caption_sources=sources,
         layouts={layout: tuple(pictures) for layout, pictures in layouts.items()},
         passed_over=passed_over,
         was_decoded=decode,
+        masks=tuple(masked) if any(masked) else (),
     )
 
 

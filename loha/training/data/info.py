@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ....text import show
+from ..settings.hyper_parameters import KOHYA
 from .captions import Layout
 from .dataset import TrainingData
 from .index import PictureIndex
@@ -35,6 +36,7 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         f"resolution: {options.resolution}",
         f"batch size: {options.batch_size}",
         f"latent cache: {options.latent_cache}",
+        *([f"buckets: by kohya's rule, in steps of {options.bucket_step}"] if options.bucketing == KOHYA else []),
         f"checked: {'every picture decoded' if index.was_decoded else 'headers and ends of files'}",
         f"captions: {sources['file']} from files, {sources['folder']} from folder names, "
         f"{sources['empty']} empty",
@@ -44,8 +46,13 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
               for layout, what in _LAYOUTS.items() if layout in index.layouts)
     lines += (
         f"folder: {show(folder.label)} · {in_folder[position]} × {folder.repeats}"
-        for position, folder in enumerate(index.folders) if in_folder[position]
+        for position, folder in enumerate(index.folders) if in_folder[position] and not folder.options.is_reg
     )
+    lines += _regularisation(data, in_folder)
+    if masked := sum(data.has_mask(picture) for picture in range(len(index))):
+        files = sum(index.mask(picture) is not None for picture in range(len(index)))
+        lines.append(f"masks: {files} from files, {masked - files} from transparency")
+    lines += _datasets(data)
     lines += (f"bucket: {width}x{height} · {count}" for (width, height), count in data.bucket_counts().items())
     lines += _some("left out", [f"{show(path, 200)}: {reason}" for path, reason in index.left_out])
     passed_over = index.passed_over
@@ -61,6 +68,25 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
     lines += (f"few pictures: {one}" for one in islice(few_pictures(_characters(data.index)), _SHOWN))
     lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
+
+
+def _datasets(data: TrainingData) -> list[str]:
+    """Resolution and batch size of each dataset, where datasets differ."""
+    if not any(folder.options.own for folder in data.index.folders):
+        return []
+    own = {folder.options.dataset: data.options.of(folder.options) for folder in data.index.folders}
+    return [f"dataset {number + 1}: resolution {one.resolution}, batch size {one.batch_size}"
+            for number, one in sorted(own.items())]
+
+
+def _regularisation(data: TrainingData, in_folder: Counter[int]) -> list[str]:
+    """Folders of regularisation pictures, and how often their pictures are shown in all."""
+    shown: Counter[int] = Counter()
+    for picture, folder in enumerate(data.index.folder_of.tolist()):
+        shown[folder] += data.showings(picture)
+    return [f"regularisation: {show(folder.label)} · {in_folder[position]} picture(s), shown {shown[position]} times "
+            f"an epoch, weight {data.options.prior_loss_weight:g}"
+            for position, folder in enumerate(data.index.folders) if in_folder[position] and folder.options.is_reg]
 
 
 def _validation(data: TrainingData) -> list[str]:

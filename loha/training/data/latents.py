@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ....text import show
 from ...errors import FileError, SettingsError
+from ..settings.hyper_parameters import KOHYA
+from .buckets import placed
 from .dataset import Batch, TrainingData
 
 _LEFTOVER_AGE = 3600  # seconds
@@ -127,6 +129,11 @@ class Latents:
             _LAYOUT, self._content[picture], self._data.index.bucket(picture), self._data.options.fit,
             flipped, self._vae_key,
         )
+        options = self._data.options_of(picture)
+        if options.bucketing == KOHYA:  # the same bucket, and scaled otherwise
+            parts += (placed(*self._data.index.sizes[picture].tolist(), options)[1],)
+        if self._data.index.folder(picture).options.alpha_mask:  # what is transparent is not white
+            parts += ("alpha",)
         return sha256(repr(parts).encode("utf-8")).hexdigest()
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ....text import show
-from .buckets import Size
+from ..settings.hyper_parameters import KOHYA
+from ..settings.pictures import DataOptions
+from .buckets import Size, bucket_for, placed
 from .dataset import Batch, Item, TrainingData
 
 CHUNK = 75
@@ -18,6 +20,7 @@ _CHUNKS = 3  # that a run can be told to read
 _COLUMNS, _WIDE, _GAP = 4, 300, 12
 _LETTER, _STEP = 13, 17  # pixels of a letter, and from one line to the next
 _MOST_LINES, _MOST_CUT = 20, 6
+_DARK = 0.25  # of the light is left where nothing counts
 _PAPER, _FRAME = "#fafafa", "#c8ccd4"
 # Of the words of each chunk, and of those that are cut off.
 _INKS = ("#202020", "#1d4ed8", "#7c3aed", "#b91c1c")
@@ -37,7 +40,8 @@ class Preview:
         size: width and height of the file.
         lost: share of the picture that is cut off.
         is_mirrored: whether it is, this time.
-        repeats: times it is seen in an epoch.
+        repeats: times it is seen in an epoch; 0 for regularisation pictures beyond those that are needed.
+        is_masked: whether places count differently; those that do not are dark in `pixels`.
         words: those of the caption after shuffling and dropping, each with its chunk of 75 tokens, from 0.
         tokens: of the whole caption.
     """
@@ -48,14 +52,16 @@ class Preview:
     lost: float
     is_mirrored: bool
     repeats: int
+    is_masked: bool
     words: tuple[tuple[str, int], ...]
     tokens: int
 
     def head(self) -> str:
         height, width = self.pixels.shape[:2]
         more = [f"{self.lost:.0%} cut off"] if self.lost >= 0.005 else []
-        more += [f"{self.repeats} times"] if self.repeats > 1 else []
+        more += [f"{self.repeats} times"] if self.repeats > 1 else [] if self.repeats else ["not shown"]
         more += ["mirrored"] if self.is_mirrored else []
+        more += ["masked"] if self.is_masked else []
         return " · ".join([f"{self.size[0]}x{self.size[1]} to {width}x{height}", *more])
 
     def tokens_used(self) -> str:
@@ -136,14 +142,30 @@ def _preview(data: TrainingData, picture: int, tokenize: Callable[[str], list[in
     index, bucket = data.index, data.index.bucket(picture)
     batch = Batch(0, 0, bucket, (Item(picture, 0),))
     mirrored = data.is_flipped(batch, seed)[0]
-    pixels = data.picture(picture, mirrored).permute(1, 2, 0).mul(255).round().byte().numpy()
+    pixels = data.picture(picture, mirrored, data.cuts(batch, seed)[0]).permute(1, 2, 0).mul(255).round().byte().numpy()
+    if data.has_mask(picture):
+        pixels = _dimmed(pixels, data.mask(picture, mirrored, data.cuts(batch, seed)[0]))
     words, tokens = by_chunk(data.captions(batch, seed)[0], tokenize)
     width, height = (int(side) for side in index.sizes[picture])
-    scale = max(bucket[0] / width, bucket[1] / height)
-    lost = 1 - bucket[0] * bucket[1] / (width * height * scale * scale) if data.options.fit == "crop" else 0.0
+    lost = _lost((width, height), data.options_of(picture)) if data.options.fit == "crop" else 0.0
     folder = index.folder(picture)
     return Preview(f"{show(folder.label)}/{show(index.names[picture])}", pixels, (width, height), lost, mirrored,
-                   folder.repeats, words, tokens)
+                   data.showings(picture), data.has_mask(picture), words, tokens)
+
+
+def _dimmed(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Pixels (height, width, 3) uint8, darker where the mask (height, width) uint8 is."""
+    return (pixels * (_DARK + (1 - _DARK) * mask[..., None] / 255)).round().astype(np.uint8)
+
+
+def _lost(size: Size, options: DataOptions) -> float:
+    """The share of a picture that is cut off where it covers its bucket."""
+    if options.bucketing == KOHYA:
+        bucket, scaled = placed(*size, options)
+        return 1 - bucket[0] * bucket[1] / (scaled[0] * scaled[1])
+    bucket = bucket_for(*size, options)
+    scale = max(bucket[0] / size[0], bucket[1] / size[1])
+    return 1 - bucket[0] * bucket[1] / (size[0] * size[1] * scale * scale)
 
 
 def _lines(words: Sequence[tuple[str, int]], letters: Letters) -> list[Line]:

@@ -13,6 +13,7 @@ from ..randomness import seed_for
 from ..settings.pictures import DataOptions
 from .dataset import TrainingData
 from .index import PictureIndex
+from .regularisation import refuse_empty
 from .tags import character_of
 
 _SHOWN = 3  # names of pictures
@@ -26,8 +27,10 @@ def training_data(index: PictureIndex, options: DataOptions) -> TrainingData:
     picture that is set apart goes with it.
 
     Raises:
+        FileError: regularisation pictures are asked for and not there, or there are no others.
         SettingsError: nothing is left to validate on, or to train on, or a folder for validation is trained on too.
     """
+    refuse_empty(index)
     shares = [folder.options.validation_split for folder in index.folders]
     if not any(shares):
         return TrainingData(index, options)
@@ -50,7 +53,7 @@ def training_data(index: PictureIndex, options: DataOptions) -> TrainingData:
                             "validation_split, or add pictures")
     validation = sorted(set(range(len(index))) - set(training))
     # Each is seen many times, and always the same.
-    kept = TrainingData(index.part(validation), replace(options, latent_cache="memory"))
+    kept = TrainingData(index.part(validation), replace(options, folders=(), latent_cache="memory"))
     return TrainingData(index.part(training), options, kept)
 
 

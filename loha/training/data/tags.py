@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median_high
 
 from ....text import show
@@ -26,16 +27,19 @@ class CastMember:
 def tag_frequency(index: PictureIndex) -> dict[str, dict[str, int]]:
     """Folder's name → tag in lower case → pictures, as kohya's `ss_tag_frequency`; most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for picture, caption in enumerate(index.captions):
+    for picture, caption in _once(index):
         counts[index.folder(picture).label].update(tag.lower() for tag in tags_of(caption))
     return {label: dict(_most(count)) for label, count in counts.items()}
 
 
 def character_of(index: PictureIndex, picture: int) -> str | None:
     """Whom a picture shows: the folder's name where it was meant as one (`N_name`), elsewhere the first tag of the
-    caption where `keep_tokens` says that the first tags matter; None where nobody can tell.
+    caption where `keep_tokens` says that the first tags matter; None where nobody can tell, and of regularisation
+    pictures.
     """
     folder = index.folder(picture)
+    if folder.options.is_reg:
+        return None
     if folder.is_named:
         return folder.name
     tags = tags_of(index.captions[picture])
@@ -50,7 +54,7 @@ def cast_of(index: PictureIndex) -> tuple[CastMember, ...]:
     """
     cards: Counter[str] = Counter()
     tags: dict[str, Counter[str]] = defaultdict(Counter)
-    for picture, caption in enumerate(index.captions):
+    for picture, caption in _once(index):
         name = character_of(index, picture)
         if name is not None:
             cards[name] += 1
@@ -73,6 +77,16 @@ def few_pictures(pictures: Mapping[str, int]) -> list[str]:
     return [f"{show(name)} has {count}, half of the {len(pictures)} characters have {usual} or more: learnt less well, "
             "and sooner by heart. Add pictures; or else repeats, by a folder N_name"
             for name, count in _most(pictures) if 4 * count < usual]
+
+
+def _once(index: PictureIndex) -> Iterator[tuple[int, str]]:
+    """Pictures with their captions; of a file that is in several datasets the first."""
+    seen: set[tuple[Path, str]] = set()
+    for picture, caption in enumerate(index.captions):
+        file = index.folder(picture).path, index.names[picture]
+        if file not in seen:
+            seen.add(file)
+            yield picture, caption
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from ....text import show
 from ...errors import SettingsError
 from ..settings.fields import coerced, describe
 from ..settings.hyper_parameters import KOHYA, MODEL_CARD
-from ..settings.pictures import MAX_REPEATS, CaptionOptions, DataOptions, FolderOptions
+from ..settings.pictures import OF_A_DATASET, CaptionOptions, DataOptions, FolderOptions
 from .configuration import Configuration, read_configuration
 from .findings import Findings, demand_nothing_refused
 from .keys import KEYS, Part, is_of_pictures
 from .origins import default_lines
 from .toml import as_toml
+from .values import typed
 
 # A training configuration's names of a dataset's keys.
 _OTHER_NAMES = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention":
@@ -69,10 +70,15 @@ def pictures_of(values: Mapping[str, Any], defaults: str, found: Findings) -> Da
     What is to be said is put into `found`.
     """
     usable = _usable(values, found, "")
+    if "conditioning_data_dir" in usable:
+        found.refuse("conditioning_data_dir", values["conditioning_data_dir"], "masks are of a dataset's folder. Write "
+                     "them into [[datasets.subsets]], beside image_dir")
     for key in ("num_repeats", "image_dir"):
         if key in usable:
             found.note(f"{key} is of a dataset's folder: in train_data_dir, folders are called N_name, for N repeats")
-    folders = [_folder(usable["train_data_dir"], usable, None)] if "train_data_dir" in usable else []
+    folders = [_folder(usable[key], {**usable, "is_reg": key == "reg_data_dir"}, None)
+               for key in ("train_data_dir", "reg_data_dir") if key in usable]
+    _note_masks([usable], folders, found)
     return _made([_whole(usable)], folders, defaults, found)
 
 
@@ -89,23 +95,28 @@ def dataset_of(configuration: Configuration, beside: Mapping[str, Any], defaults
                        "scripts")
     general = {**_usable(level, found, " in the training configuration"),
                **_usable(_table(configuration.general, "general"), found, " in [general]")}
-    wholes: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = []
     folders: list[FolderOptions] = []
-    for number, dataset in enumerate(_list(configuration.datasets, "datasets"), 1):
+    for number, dataset in enumerate(_list(configuration.datasets, "datasets")):
         own = {key: value for key, value in dataset.items() if key != "subsets"}
-        shared = {**general, **_usable(own, found, f" in [[datasets]] {number}")}
+        shared = {**general, **_usable(own, found, f" in [[datasets]] {number + 1}")}
         for subset in _list(dataset.get("subsets", []), "datasets.subsets"):
             where = f" for {show(subset.get('image_dir', 'a folder'), 60)}"
             values = {**shared, **_usable(subset, found, where)}
             if "image_dir" not in values:
                 found.refused.append("datasets.subsets: image_dir is missing: name the folder of the pictures")
                 continue
-            wholes.append(_whole(values))
-            folders.append(_folder(values["image_dir"], values, values.get("num_repeats", 1)))
+            asked.append(values)
+            masks = values.get("conditioning_data_dir")
+            if masks is not None and values.get("masked_loss") is False:
+                found.refuse("conditioning_data_dir", str(masks), "masked_loss is false. Write masked_loss = true, or "
+                             "take it out", where)
+            folders.append(_folder(values["image_dir"], values, values.get("num_repeats", 1), number))
     if not (folders or found.refused):
         raise SettingsError(f"{configuration.origin}: a dataset's TOML needs [[datasets]] with [[datasets.subsets]] "
                             "and their image_dir")
-    return _made(wholes, folders, defaults, found)
+    _note_masks(asked, folders, found)
+    return _made([_whole(values) for values in asked], folders, defaults, found)
 
 
 def kohya_options() -> dict[str, Any]:
@@ -116,22 +127,44 @@ def kohya_options() -> dict[str, Any]:
 
 def _made(wholes: Sequence[Mapping[str, Any]], folders: Sequence[FolderOptions], defaults: str,
           found: Findings) -> DataFile:
-    base = kohya_options() if defaults == KOHYA else {}
+    base = {"bucketing": KOHYA} | (kohya_options() if defaults == KOHYA else {})
     options = []
     for whole in wholes if not found.refused else ():
         try:
-            options.append(DataOptions(tuple(folders), **coerced(DataOptions, {**base, **whole})))
+            options.append(DataOptions(**coerced(DataOptions, _in_steps({**base, **whole}, found))))
         except SettingsError as error:
             found.refused.append(str(error))
             break
-    for other in options[1:]:
-        for name in describe(DataOptions):
-            one, another = as_toml(getattr(options[0], name)), as_toml(getattr(other, name))
-            text = f"datasets: {name} is {one} in one and {another} in another; a run has one"
-            if one != another and text not in found.refused:
-                found.refused.append(text)
     given = frozenset(name for whole in wholes for name in whole)
-    return DataFile(options[0] if options else DataOptions(), given, found, defaults)
+    if not options or _differ(options, folders, found):
+        return DataFile(DataOptions(), given, found, defaults)
+    if len(set(options)) > 1:
+        folders = [replace(folder, own=None if one == options[0] else one)
+                   for folder, one in zip(folders, options, strict=True)]
+    elif not any(folder.is_reg for folder in folders):  # it does not matter whose they are
+        folders = [replace(folder, dataset=0) for folder in folders]
+    try:
+        return DataFile(replace(options[0], folders=tuple(folders)), given, found, defaults)
+    except SettingsError as error:
+        found.refused.append(str(error))
+        return DataFile(DataOptions(), given, found, defaults)
+
+
+def _differ(options: Sequence[DataOptions], folders: Sequence[FolderOptions], found: Findings) -> bool:
+    """Whether folders differ in what has one value in a run, or in a dataset; told is in what."""
+    first: dict[int, DataOptions] = {}
+    differ = False
+    for folder, other in zip(folders, options, strict=False):
+        own = first.setdefault(folder.dataset, other)
+        for name in describe(DataOptions):
+            whose, one = ("dataset", own) if name in OF_A_DATASET else ("run", options[0])
+            values = as_toml(getattr(one, name)), as_toml(getattr(other, name))
+            text = f"datasets: {name} is {values[0]} in one and {values[1]} in another; a {whose} has one"
+            if values[0] != values[1]:
+                differ = True
+                if text not in found.refused:
+                    found.refused.append(text)
+    return differ
 
 
 def _usable(values: Mapping[str, Any], found: Findings, where: str) -> dict[str, Any]:
@@ -142,24 +175,10 @@ def _usable(values: Mapping[str, Any], found: Findings, where: str) -> dict[str,
             found.ignore(key, _OF_TRAINING)
             continue
         try:
-            usable[key] = _typed(key, value)
+            usable[key] = typed(key, value)
         except SettingsError as error:
             found.refuse(key, value, str(error).removeprefix(f"{KEYS[key].field}: "), where)
     return usable
-
-
-def _typed(key: str, value: Any) -> Any:
-    """`value` if it is of the key's type, as a field has it. Raises `SettingsError`."""
-    row = KEYS[key]
-    if key in _CHECKS:
-        return _CHECKS[key](value)
-    if type(row.default) is bool:
-        return _flag(value)
-    kind = DataOptions if row.part is Part.PICTURES else CaptionOptions
-    value = coerced(kind, {row.field: value})[row.field]
-    if kind is CaptionOptions:
-        CaptionOptions(**{row.field: value})  # what its own check asks of one field
-    return value
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,60 +192,33 @@ def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _folder(path: Path, values: Mapping[str, Any], repeats: int | None) -> FolderOptions:
+def _note_masks(asked: Sequence[Mapping[str, Any]], folders: Sequence[FolderOptions], found: Findings) -> None:
+    if any(values.get("masked_loss") for values in asked) and not any(one.masks or one.alpha_mask for one in folders):
+        found.note("masked_loss = true changes nothing without alpha_mask, or conditioning_data_dir in "
+                   "[[datasets.subsets]]")
+
+
+def _in_steps(whole: Mapping[str, Any], found: Findings) -> dict[str, Any]:
+    """The same with `bucket_min` rounded down and `bucket_max` up to whole steps, as kohya's scripts do."""
+    step = whole.get("bucket_step", DataOptions.bucket_step)
+    rounded = dict(whole)
+    for name, key, up in (("bucket_min", "min_bucket_reso", 0), ("bucket_max", "max_bucket_reso", step - 1)):
+        own = whole.get(name, getattr(DataOptions, name))
+        rounded[name] = (own + up) // step * step
+        if name in whole and rounded[name] != own:
+            found.note(f"{key} = {own} is taken as {rounded[name]}: bucket_reso_steps is {step}")
+    return rounded
+
+
+def _folder(path: Path, values: Mapping[str, Any], repeats: int | None, dataset: int = 0) -> FolderOptions:
     captions = {KEYS[key].field: value for key, value in values.items() if KEYS[key].part is Part.CAPTIONS}
+    is_reg = values.get("is_reg", False)
     return FolderOptions(path, repeats, CaptionOptions(**captions), flip=values.get("flip_aug", False),
-                         name=values.get("class_tokens", ""), validation_split=values.get("validation_split", 0.0))
-
-
-def _square(value: Any) -> Any:
-    """640 out of 640, "640", "640,640" or [640, 640]."""
-    sides = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    try:
-        whole = [int(side) if isinstance(side, str) else side for side in sides]
-    except ValueError as error:
-        raise SettingsError("not a number") from error
-    if len(whole) not in (1, 2) or whole[0] != whole[-1]:
-        raise SettingsError("give one number, buckets keep its area")
-    return coerced(DataOptions, {"resolution": whole[0]})["resolution"]
-
-
-def _repeats(value: Any) -> int:
-    if type(value) is not int:
-        raise SettingsError("expected a whole number")
-    if not 1 <= value <= MAX_REPEATS:
-        raise SettingsError(f"{value} is outside 1 to {MAX_REPEATS}")
-    return value
-
-
-def _share(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise SettingsError("expected a share from 0 to 1")
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise SettingsError("expected true or false")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise SettingsError("expected text")
-    return value
-
-
-def _path(value: Any) -> Path:
-    if not isinstance(value, str):
-        raise SettingsError("expected the path of a folder")
-    return Path(value)
-
-
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "resolution": _square, "num_repeats": _repeats, "dataset_repeats": _repeats, "class_tokens": _text,
-    "validation_split": _share, "image_dir": _path, "train_data_dir": _path, "dataset_config": _text,
-}
+                         name=values.get("class_tokens", ""), is_reg=is_reg, dataset=dataset,
+                         random_crop=values.get("random_crop", False),
+                         alpha_mask=values.get("alpha_mask", False), masks=values.get("conditioning_data_dir"),
+                         # As in kohya's scripts, regularisation pictures are never set apart.
+                         validation_split=0.0 if is_reg else values.get("validation_split", 0.0))
 
 
 # What was read may be no dataset's TOML at all: of what stands where a table should be, nothing is told.

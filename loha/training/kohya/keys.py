@@ -135,12 +135,17 @@ KEYS: dict[str, Key] = {
     "network_train_text_encoder_only": Key(Part.NETWORK, False, why="train_unet", when_off=False),
 
     # What becomes an option of the pictures.
-    "resolution": Key(Part.PICTURES, None, "resolution", "one number; buckets keep its area"),
+    "resolution": Key(Part.PICTURES, None, "resolution", "one number; buckets keep its area. [[datasets]] may "
+                      "differ in it, in batch_size and in buckets"),
     "batch_size": Key(Part.PICTURES, 1, "batch_size", "a dataset's"),
     "train_batch_size": Key(Part.PICTURES, 1, "batch_size", "a dataset's batch_size goes before it"),
     "enable_bucket": Key(Part.PICTURES, False, "buckets", when_off=False),
-    "min_bucket_reso": Key(Part.PICTURES, 256, "bucket_min", off=(0,)),
-    "max_bucket_reso": Key(Part.PICTURES, 1024, "bucket_max", off=(0,)),
+    "min_bucket_reso": Key(Part.PICTURES, 256, "bucket_min", "rounded down to bucket_reso_steps", off=(0,)),
+    "max_bucket_reso": Key(Part.PICTURES, 1024, "bucket_max", "rounded up to bucket_reso_steps", off=(0,)),
+    "bucket_reso_steps": Key(Part.PICTURES, 64, "bucket_step", "a multiple of 64, as kohya's scripts ask for SD 1.5",
+                             off=(0,)),
+    "bucketing": Key(Part.PICTURES, field="bucketing", why="of this trainer: buckets and scaling are kohya's, unless "
+                                                           "this is `nearest`, as in its version 0.1.0"),
     "bucket_no_upscale": Key(Part.PICTURES, False, "upscale", "true leaves small pictures small", when_off=False),
     "cache_latents": Key(Part.PICTURES, False, "latent_cache", when_off=False),
     "cache_latents_to_disk": Key(Part.PICTURES, False, "latent_cache", when_off=False),
@@ -161,10 +166,22 @@ KEYS: dict[str, Key] = {
         when_off=""),
     "caption_extention": Key(Part.CAPTIONS, None, "extension", "the old spelling"),
     "flip_aug": Key(Part.FOLDER, False, "flip", "half of the times", when_off=False),
+    "random_crop": Key(Part.FOLDER, False, "random_crop", "with enable_bucket, and without cache_latents", off=(0, 0.0),
+                       when_off=False),
     "validation_seed": Key(Part.PICTURES, None, "validation_seed", "not given: 0, where kohya takes the run's seed"),
     "validation_split": Key(Part.FOLDER, 0.0, "validation_split", "share of each folder, 1 for all of it; a folder's "
                             "own goes first", when_off=0.0),
     "train_data_dir": Key(Part.FOLDER, None, "folder", "kohya's folders `N_name`; a dataset's folders go before it"),
+    "reg_data_dir": Key(Part.FOLDER, None, "folder", "the same of regularisation pictures"),
+    "is_reg": Key(Part.FOLDER, False, "is_reg", "a dataset's folder of regularisation pictures: together shown as "
+                  "often as the dataset's others", off=(0, 0.0), when_off=False),
+    "masked_loss": Key(Part.FOLDER, False, why="false refuses conditioning_data_dir; alpha_mask does not need it",
+                       off=(0, 0.0), when_off=False),
+    "alpha_mask": Key(Part.FOLDER, False, "alpha_mask", "a picture's transparency is its mask in the loss",
+                      off=(0, 0.0), when_off=False),
+    "conditioning_data_dir": Key(Part.FOLDER, None, "masks", "folder of masks, called and as large as their pictures; "
+                                 "the red channel counts"),
+    "prior_loss_weight": Key(Part.PICTURES, 1.0, "prior_loss_weight", "weight of regularisation pictures in the loss"),
     "dataset_config": Key(Part.FOLDER, None, why="opened by train.py; in ComfyUI give it to LoHa Training Data"),
     "dataset_repeats": Key(Part.FOLDER, 1, why="repeats of a dataset's folders that name none"),
     "image_dir": Key(Part.FOLDER, None, "folder", "a dataset's folder"),
@@ -187,7 +204,6 @@ KEYS: dict[str, Key] = {
                huggingface_path_in_repo=None, huggingface_token=None, huggingface_repo_visibility=None,
                async_upload=False, save_state_to_huggingface=False, resume_from_huggingface=False),
     **_ignored("files go to the folder of the run: --output, or ComfyUI's models/loras", output_dir=None),
-    **_ignored("there are no regularisation pictures", prior_loss_weight=1.0),
     **_ignored("samples are drawn with one sampler, so that they compare", sample_sampler="ddim"),
     **_ignored("not kept", metadata_title=None, metadata_author=None,
                metadata_description=None, metadata_license=None, metadata_tags=None, metadata_usage_hint=None,
@@ -211,7 +227,7 @@ KEYS: dict[str, Key] = {
 
     # What can only be off, or the one thing that is done here.
     **_refused(_SD1, v2=False, sdxl=False, v3=False, flux=False),
-    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, zero_terminal_snr=False, masked_loss=False,
+    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, zero_terminal_snr=False,
                weighted_captions=False, adaptive_noise_scale=None, v_pred_like_loss=None),
     **_refused("other formats can run code when they are loaded", save_model_as="safetensors"),
     **_refused("ranks, hashes and the cast stand in the metadata", no_metadata=False),
@@ -237,14 +253,9 @@ KEYS: dict[str, Key] = {
     **_refused("no code is loaded from a configuration", dataset_class=None),
     **_refused("the info output of LoHa Training Data shows the pictures", debug_dataset=False),
     **_refused(_DEEPSPEED, deepspeed=False),
-    **_refused_pictures("regularisation pictures are not trained on", reg_data_dir=None),
-    "is_reg": Key(Part.REFUSED_PICTURES, False, why="regularisation pictures are not trained on",
-                  instead="Leave this folder out of the dataset"),
-    **_refused_pictures("masks are not trained with", alpha_mask=False, conditioning_data_dir=None),
-    **_refused_pictures("pictures are trained as they are, mirrored with flip_aug at most", color_aug=False,
-                        random_crop=False, face_crop_aug_range=None),
+    **_refused_pictures("pictures are trained in their own colours", color_aug=False),
+    **_refused_pictures("faces are not looked for", face_crop_aug_range=None),
     **_refused_pictures(_TEXTS, caption_separator=",", metadata_file=None, custom_attributes=None),
-    **_refused_pictures("buckets are multiples of 64", bucket_reso_steps=64),
     **_refused_pictures("every picture counts as much as another", multiplier=1, network_multiplier=1.0),
 
     # Of other programs: what they write beside kohya's keys, and kohya's scripts do not read.

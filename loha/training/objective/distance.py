@@ -9,7 +9,8 @@ from ..settings.hyper_parameters import TrainingSettings
 from .noise import TIMESTEPS
 
 
-def distance(prediction: Tensor, target: Tensor, settings: TrainingSettings, snr: Tensor, timesteps: Tensor) -> Tensor:
+def distance(prediction: Tensor, target: Tensor, settings: TrainingSettings, snr: Tensor, timesteps: Tensor,
+             weights: Tensor | None = None) -> Tensor:
     """Means (batch,) over each picture of prediction and target (batch, 4, h, w).
 
     `huber` is 2c (√(d² + c²) − c), `smooth_l1` the same without the factor c, with c of each timestep (the
@@ -17,15 +18,21 @@ def distance(prediction: Tensor, target: Tensor, settings: TrainingSettings, snr
 
     Args:
         snr, timesteps: (batch,).
+        weights: times which each place's distance counts, broadcast to (batch, 4, h, w). The mean is over all places,
+            not over the weights' sum, as in kohya's scripts.
     """
-    difference = prediction - target
+    places = _of_places(prediction - target, settings, snr, timesteps)
+    return (places if weights is None else places * weights).mean(dim=(1, 2, 3))
+
+
+def _of_places(difference: Tensor, settings: TrainingSettings, snr: Tensor, timesteps: Tensor) -> Tensor:
     if settings.loss_type == "l2":
-        return difference.square().mean(dim=(1, 2, 3))
+        return difference.square()
     if settings.loss_type == "l1":
-        return difference.abs().mean(dim=(1, 2, 3))
+        return difference.abs()
     c = huber_thresholds(settings, snr, timesteps).view(-1, 1, 1, 1)
     smooth = 2 * ((difference.square() + c.square()).sqrt() - c)
-    return (smooth * c if settings.loss_type == "huber" else smooth).mean(dim=(1, 2, 3))
+    return smooth * c if settings.loss_type == "huber" else smooth
 
 
 def huber_thresholds(settings: TrainingSettings, snr: Tensor, timesteps: Tensor) -> Tensor:

@@ -40,13 +40,14 @@ class Step:
         self._cached_states: dict[str, Tensor] = {}
         self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
-    def losses(self, latents: Tensor, drawn: Draw, captions: list[str]) -> Tensor:
+    def losses(self, latents: Tensor, drawn: Draw, captions: list[str], weights: Tensor | None = None) -> Tensor:
         """Each picture's distance from the target, (batch,) float32, the timesteps' weights included.
 
         Args:
             latents: (batch, 4, h, w), the VAE's sample, not yet times 0.18215.
             drawn: on the models' device.
             captions: one a picture, or one for all.
+            weights: how much each place counts, (batch, 1, h, w) or broadcast to it; None is 1.
         """
         settings, schedule = self._settings, self._schedule
         latents = latents.float() * LATENT_SCALE
@@ -60,7 +61,8 @@ class Step:
             states = states.expand(len(latents), -1, -1)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
-        losses = distance(prediction.float(), target, settings, schedule.snr(drawn.timesteps), drawn.timesteps)
+        losses = distance(prediction.float(), target, settings, schedule.snr(drawn.timesteps), drawn.timesteps,
+                          None if weights is None else weights.to(latents.device, non_blocking=True))
         if settings.min_snr_gamma:
             losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
         if settings.debiased_estimation_loss:

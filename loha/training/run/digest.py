@@ -9,9 +9,9 @@ from dataclasses import replace
 from hashlib import sha256
 
 from ..data import TrainingData, seed_for
-from ..settings.fields import chosen
+from ..settings.fields import chosen, later
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
-from .fingerprint import ENDLESS, FREE, Comparison
+from .fingerprint import ENDLESS, FREE, Comparison, former_buckets, masks_hash
 from .processes import World
 
 # As version 0.1.0 spelled these.
@@ -33,10 +33,12 @@ def run_digest(data: TrainingData, settings: TrainingSettings, world: World, tot
     index = data.index
     pictures = [index.names, index.captions, index.buckets.tolist(), index.folder_of.tolist()]
     # Not where the folders lie: they may have moved.
-    folders = [(folder.label, folder.repeats, folder.options.flip, _repr(folder.options.captions))
+    folders = [(folder.label, folder.repeats, folder.options.flip, _repr(folder.options.captions),
+                *later(folder.options).items(), *([_repr(folder.options.own)] if folder.options.own else []))
                for folder in index.folders]
     options = _repr(replace(data.options, folders=()))
     parts = [facts, world.size, options, folders, pictures, *machine]
+    parts += [masks_hash(index)] if index.masks else []
     return sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -51,7 +53,7 @@ def compare_digest(old: str, data: TrainingData, settings: TrainingSettings, wor
     if old == run_digest(data, settings, world, total_steps, machine):
         return Comparison((), _NOT_IN_IT)
     return Comparison(("settings, pictures, captions, precision or optimiser: a state of version 0.1.0 does not tell "
-                       "which",))
+                       f"which{former_buckets(data.options.bucketing)}",))
 
 
 def session_name(settings: TrainingSettings) -> str:

@@ -14,9 +14,9 @@ from ....text import show
 from ..data import PictureIndex, TrainingData
 from ..data.contents import HASH_BYTES
 from ..models import Models, weights_hash
-from ..settings.fields import chosen
-from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
-from ..settings.pictures import FolderOptions
+from ..settings.fields import chosen, later
+from ..settings.hyper_parameters import KOHYA, MODEL_CARD, TrainingSettings
+from ..settings.pictures import NEAREST, OF_A_DATASET, FolderOptions
 
 # What may differ between a run and its continuation without changing any step.
 FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
@@ -69,7 +69,10 @@ def fingerprint(data: TrainingData, settings: TrainingSettings, models: Models, 
     # Not where the folders lie: they may have moved.
     facts["folders"] = [
         {"name": folder.label, "repeats": folder.repeats, "flip": folder.options.flip}
-        | chosen(folder.options.captions) | _share(folder.options) for folder in data.index.folders]
+        | chosen(folder.options.captions) | _share(folder.options) | later(folder.options)
+        for folder in data.index.folders]
+    if data.index.masks:
+        facts["masks"] = masks_hash(data.index)
     if data.validation is not None:  # else what was found before could not be compared with what is found now
         facts["pictures to validate on"] = sha256(_rows(data.validation.index).tobytes()).hexdigest()[:2 * _NAME]
     facts |= machine
@@ -103,8 +106,19 @@ def _rows(index: PictureIndex) -> np.ndarray:
         [hashed(names, _NAME), index.contents, hashed(index.captions, _CAPTION), buckets], axis=1)
 
 
-def _share(options: FolderOptions) -> dict[str, float]:
-    return {"validation_split": options.validation_split} if options.validation_split else {}
+def masks_hash(index: PictureIndex) -> str:
+    """Hex digits of the contents of the pictures' masks."""
+    return sha256(b"".join(mask.content if mask else b"none" for mask in index.masks)).hexdigest()[:2 * _NAME]
+
+
+def former_buckets(bucketing: str | None) -> str:
+    """What to do about a state from before runs of kohya's files had kohya's buckets; "" for other runs."""
+    return f' (bucketing = "{NEAREST}" in the file keeps the buckets of before)' if bucketing == KOHYA else ""
+
+
+def _share(options: FolderOptions) -> dict[str, Any]:
+    own = {} if options.own is None else {name: getattr(options.own, name) for name in sorted(OF_A_DATASET)}
+    return own | ({"validation_split": options.validation_split} if options.validation_split else {})
 
 
 def _fact(name: str, before: Any, now: Any) -> list[str]:
@@ -112,6 +126,8 @@ def _fact(name: str, before: Any, now: Any) -> list[str]:
         return []
     if name == "folders":
         return _folders(before, now)
+    if name == "bucketing":
+        return [f"{name}: {_said(now)}, was {_said(before)}{former_buckets(now)}"]
     return [f"{name}: {_said(now)}, was {_said(before)}"]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...module import Loha
-from ..data import Batch, Latents, TrainingData
+from ..data import Batch, Latents, LossWeights, TrainingData
 from ..models import Models
 from ..network.loha_network import LohaNetwork
 from ..objective.loss import Step
@@ -56,6 +56,7 @@ class Training:
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
         self.keeper = Keeper(folder, world, self.state, self._lohas)
         self._world, self._session, self._precision, self._base = world, session, precision, base
+        self._weights = LossWeights(data, settings.seed)
         self.network = LohaNetwork(models, settings)
         repeat = not any(folder.options.captions.varies for folder in data.index.folders)
         self._step = Step(models, settings, precision, captions_repeat=repeat)
@@ -274,7 +275,7 @@ class Training:
             # Where the posterior lies: out of a cache that is the CPU, and nothing comes back from the device.
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
         captions = self._data.captions(batch, self._settings.seed, step=self.done, total_steps=self.total_steps)
-        return self._step.losses(latents, drawn.to(self._models.device), captions)
+        return self._step.losses(latents, drawn.to(self._models.device), captions, self._weights(batch))
 
     def _validate(self, watcher: Watcher) -> None:
         """Where it is time to; the best network so far is kept."""

@@ -37,7 +37,8 @@ def latent_bytes(data: TrainingData, whole_epochs: int = 1, processes: int = 1) 
         whole_epochs: still to train; without any not all pictures are seen.
     """
     caches = data.options.latent_cache == "memory" and whole_epochs > 0
-    pixels = sum(width * height for width, height in data.index.buckets.astype("int64").tolist()) if caches else 0
+    sizes = data.index.buckets.astype("int64").tolist() if caches else ()
+    pixels = sum(width * height for picture, (width, height) in enumerate(sizes) if data.showings(picture))
     validation = latent_bytes(data.validation) if data.validation else 0
     return int(_LATENT_BYTES * pixels) // processes + validation
 

@@ -138,10 +138,11 @@ def _loss_and_noise(settings: TrainingSettings) -> dict[str, Any]:
 
 def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
     options, index = data.options, data.index
-    directories: dict[str, dict[str, int]] = {}
+    directories: dict[bool, dict[str, dict[str, int]]] = {False: {}, True: {}}  # those of regularisation pictures last
     for position, count in sorted(Counter(index.folder_of.tolist()).items()):
         folder = index.folders[position]
-        entry = directories.setdefault(folder.label, {"n_repeats": folder.repeats, "img_count": 0})
+        named = directories[folder.options.is_reg]
+        entry = named.setdefault(folder.label, {"n_repeats": folder.repeats, "img_count": 0})
         entry["img_count"] += count
     captions = [index.folders[position].options.captions for position in set(index.folder_of.tolist())]
     apart = {} if data.validation is None else {
@@ -149,9 +150,10 @@ def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
         "validation_seed": options.validation_seed,
         "validation_split": max(folder.options.validation_split for folder in index.folders),
     }
-    return apart | {
-        "num_train_images": len(data),
-        "num_reg_images": 0,
+    return apart | _datasets(data) | {
+        "num_train_images": sum(data.showings(picture) for picture in range(len(index))
+                                if not index.folder(picture).options.is_reg),
+        "num_reg_images": sum(each["n_repeats"] * each["img_count"] for each in directories[True].values()),
         "num_batches_per_epoch": data.batches_per_epoch(run.processes),
         "batch_size_per_device": options.batch_size,
         "total_batch_size": options.batch_size * run.processes,
@@ -167,10 +169,21 @@ def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
         "caption_tag_dropout_rate": max(one.tag_dropout for one in captions),
         "flip_aug": any(index.folders[position].options.flip for position in set(index.folder_of.tolist())),
         "cache_latents": options.latent_cache != "none",
-        "dataset_dirs": _json(directories),
-        "reg_dataset_dirs": "{}",
+        "dataset_dirs": _json(directories[False]),
+        "reg_dataset_dirs": _json(directories[True]),
         "tag_frequency": _json(tag_frequency(index)),
     }
+
+
+def _datasets(data: TrainingData) -> dict[str, Any]:
+    """kohya's `datasets`, where they differ."""
+    if not any(folder.options.own for folder in data.index.folders):
+        return {}
+    own = {folder.options.dataset: data.options.of(folder.options) for folder in data.index.folders}
+    return {"datasets": _json([
+        {"is_dreambooth": True, "batch_size_per_device": one.batch_size, "resolution": [one.resolution] * 2,
+         "enable_bucket": one.buckets, "min_bucket_reso": one.bucket_min, "max_bucket_reso": one.bucket_max}
+        for _, one in sorted(own.items())])}
 
 
 def _buckets(data: TrainingData) -> dict[str, Any] | None:

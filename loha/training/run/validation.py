@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ....text import show
 from ...errors import SettingsError
-from ..data import Latents, TrainingData, seed_for, varied
+from ..data import Latents, LossWeights, TrainingData, seed_for, varied
 from ..data.tags import character_of
 from ..models import Models
 from ..objective.loss import Step
@@ -72,6 +72,7 @@ class Validator:
         self.pictures: tuple[int, ...] = ()
         if self._data is not None:
             self._latents = Latents(self._data, models.encode)
+            self._weights = LossWeights(self._data, settings.seed)
             number = len(self._data.index)
             most = min(settings.max_validation_steps * data.options.batch_size, number) or number
             # Spread over the folders, and so over the characters.
@@ -133,7 +134,8 @@ class Validator:
         drawn = Draw(noise, torch.empty(0), torch.tensor(TIMESTEPS)).to(self._device)
         latents = latents.to(self._device).expand_as(drawn.noise)
         options = index.folder(picture).options.captions.without_chance
-        return self._step.losses(latents, drawn, [varied(index.captions[picture], options, stream(seed))])
+        return self._step.losses(latents, drawn, [varied(index.captions[picture], options, stream(seed))],
+                                 self._weights.of(picture))
 
     def _refuse_not_finite(self, losses: Tensor, done: int) -> None:
         for picture, row in zip(self.pictures, losses.tolist(), strict=True):

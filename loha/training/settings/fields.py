@@ -18,7 +18,7 @@ class Described:
     """What a widget or a `--help` line needs to know of one field.
 
     `low`, `high` and `step` are None, `choices` and `former` are empty where they do not apply; `since` is empty
-    for what version 0.1.0 had.
+    for what version 0.1.0 had. `widget` is false for what files alone say.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Described:
     choices: tuple[str, ...] = ()
     former: tuple[tuple[str, str], ...] = ()
     since: str = ""
+    widget: bool = True
 
 
 def option(
@@ -43,15 +44,17 @@ def option(
     choices: tuple[str, ...] = (),
     former: tuple[tuple[str, str], ...] = (),
     since: str = "",
+    widget: bool = True,
 ) -> Any:
     """A dataclass field with its default, one line of help, and its range (inclusive) or choices.
 
     `former` pairs (name, name of today) of choices, as saved graphs and configurations still say them. `since` is the
     version that brought the field, for those that came after 0.1.0: at its default such a field must change nothing.
+    Without a `widget` a field is set by files alone.
     """
     return field(default=default, metadata={
         "help": help, "low": low, "high": high, "step": step, "choices": choices, "former": former,
-        "since": since,
+        "since": since, "widget": widget,
     })
 
 
@@ -69,6 +72,12 @@ def chosen(instance: Any) -> dict[str, Any]:
     later = {name: field.default for name, field in describe(type(instance)).items() if field.since}
     values = {item.name: getattr(instance, item.name) for item in fields(instance)}
     return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+
+def later(instance: Any) -> dict[str, Any]:
+    """Field → value of a dataclass's fields that came after 0.1.0 and are not at their default."""
+    return {name: value for name, field in describe(type(instance)).items()
+            if field.since and (value := getattr(instance, name)) != field.default}
 
 
 def coerced(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,12 @@ from pathlib import Path
 from ....text import show
 from ...errors import SettingsError
 from .fields import MAX_SEED, check, option
+from .hyper_parameters import KOHYA
 
 BUCKET_STEP = 64
+NEAREST = "nearest"
+# Fields of `DataOptions` in which a run's datasets may differ.
+OF_A_DATASET = frozenset({"resolution", "batch_size", "buckets", "bucket_min", "bucket_max", "upscale", "bucket_step"})
 MAX_REPEATS = 10_000
 
 
@@ -67,6 +71,13 @@ class FolderOptions:
         flip: mirror each picture half of the times.
         name: caption of pictures without a caption file; empty takes the folder's name.
         validation_split: share of its pictures that is set apart, validated on and never trained on; 1 for all.
+        is_reg: whether its pictures are for regularisation.
+        dataset: from 0, where a run has several; its regularisation pictures are as many as its others.
+        alpha_mask: whether pictures' transparency says how much each place counts in the loss; below it the colours
+            of the file are trained, not white.
+        random_crop: whether a picture is cut anew each time, not in its middle.
+        masks: folder of pictures' masks, each called and as large as its picture; they go before `alpha_mask`.
+        own: options of its dataset, where they differ from the run's in what is `OF_A_DATASET`.
     """
 
     path: Path
@@ -75,6 +86,12 @@ class FolderOptions:
     flip: bool = False
     name: str = ""
     validation_split: float = 0.0
+    is_reg: bool = option(False, "Pictures for regularisation.", since="0.2.0", widget=False)
+    dataset: int = option(0, "Number of the dataset.", low=0, high=MAX_SEED, since="0.2.0", widget=False)
+    alpha_mask: bool = option(False, "What is transparent does not count in the loss.", since="0.2.0", widget=False)
+    random_crop: bool = option(False, "Cut out another part each time.", since="0.2.0", widget=False)
+    masks: Path | None = None
+    own: DataOptions | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_split <= 1.0:  # NaN is not either
@@ -109,11 +126,37 @@ class DataOptions:
     validation_seed: int = option(
         0, "Which pictures are set apart for validation, where a share of them is, and its noise, follow from it.",
         low=0, high=MAX_SEED, since="0.2.0")
+    bucketing: str = option(
+        NEAREST, "Rule for buckets and scaling. nearest: this trainer's. kohya: that of kohya's scripts, as in runs of "
+        "their files.", choices=(NEAREST, KOHYA), since="0.2.0", widget=False)
+    bucket_step: int = option(
+        BUCKET_STEP, "Sides of buckets are multiples of this.", low=64, high=2048, step=BUCKET_STEP, since="0.2.0",
+        widget=False)
+    prior_loss_weight: float = option(
+        1.0, "Weight of regularisation pictures in the loss.", low=0.0, high=1000.0, since="0.2.0", widget=False)
 
     def __post_init__(self) -> None:
         check(self)
+        if self.latent_cache != "none" and any(folder.random_crop for folder in self.folders):
+            raise SettingsError(f"random_crop and latent_cache {self.latent_cache} exclude each other: what is kept "
+                                "has one cut. Turn one of them off (cache_latents).")
+        if any(folder.random_crop and not self.of(folder).buckets for folder in self.folders):
+            raise SettingsError("random_crop needs buckets here; without them kohya's scripts cut pictures without "
+                                "scaling them. Write enable_bucket = true, or take random_crop out.")
+        if self.bucketing != KOHYA and any(folder.random_crop for folder in self.folders):
+            raise SettingsError(f"random_crop is of the bucketing {KOHYA}: choose that, or take random_crop out.")
+        if self.bucketing == KOHYA and self.fit == "pad":
+            raise SettingsError("bucketing kohya and fit pad exclude each other: kohya's scripts cut. Choose crop, or "
+                                f"the bucketing {NEAREST}.")
+        if self.bucketing != KOHYA and self.bucket_step != BUCKET_STEP:
+            raise SettingsError(f"bucket_step {self.bucket_step} is of the bucketing {KOHYA}: choose that, or "
+                                f"{BUCKET_STEP}.")
         if self.buckets and not self.bucket_min <= self.resolution <= self.bucket_max:
             raise SettingsError(
                 f"resolution {self.resolution} is outside bucket_min {self.bucket_min} to bucket_max "
                 f"{self.bucket_max}: change one of them"
             )
+
+    def of(self, folder: FolderOptions) -> DataOptions:
+        """What counts for a folder's pictures: its dataset's, where datasets differ."""
+        return folder.own or self
