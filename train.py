@@ -93,6 +93,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     from shinymas_loha.loha.errors import SettingsError
     from shinymas_loha.loha.training.data import describe_data, index_pictures, training_data
     from shinymas_loha.loha.training.kohya.run_file import read_run
+    from shinymas_loha.loha.training.run.event_log import lacking
     from shinymas_loha.loha.training.run.folder import check_output_name
     from shinymas_loha.loha.training.run.metadata import BaseFiles
     from shinymas_loha.loha.training.run.outcome import validation_line
@@ -109,8 +110,10 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     check_output_name(output, settings)
     for line in found.lines:
         say(line)
-    if settings.sample_every_n_epochs:
-        say("ignored: sample_every_n_epochs: samples are drawn inside ComfyUI alone")
+    if settings.sample_every_n_epochs or settings.sample_every_n_steps or settings.sample_at_first:
+        say("ignored: sample_prompts: samples are drawn inside ComfyUI alone")
+    if lacks := lacking(settings):
+        say(f"note: {lacks}")
     user = Path(folder_paths.get_user_directory()) / "shinymas"
     with world.first_before_others("pictures"):  # who then find them examined
         data = training_data(index_pictures(options, ledgers=user / "pictures"), options)
@@ -127,7 +130,8 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
             start=files.read(given.resume) if given.resume else None,
             output=output,
             cache=user / "latents",
-            base=_base_files(checkpoint, vae_file) if world.is_first else BaseFiles())
+            base=_base_files(checkpoint, vae_file) if world.is_first else BaseFiles(),
+            logs=lambda name: _logs(settings.logging_dir, output / name))
     if run.resumption:
         say(run.resumption)
     training = run.training
@@ -273,6 +277,13 @@ def _load(checkpoint: Path, vae_file: Path | str):
     if vae_file:
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae_file)))
     return model, clip, vae
+
+
+def _logs(logging_dir: str, run: Path) -> Path:
+    """Where kohya's scripts put a run's logs, beside others of the same configuration; else in the run's folder."""
+    if not logging_dir:
+        return run / "logs"
+    return Path(logging_dir + time.strftime("%Y%m%d%H%M%S", time.localtime())) / "network_train"
 
 
 def _base_files(checkpoint: Path, vae_file: Path | str):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 DataType = io.Custom("SHINYMAS_DATA")
 SettingsType = io.Custom("SHINYMAS_SETTINGS")
-# The graph says these: the checkpoint, the VAE, and the LoHa to go on from are connected.
-_CONNECTED = ("base_model", "vae", "init_from")
+# The graph says these: the checkpoint, the VAE, and the LoHa to go on from are connected; logs go to one place.
+_CONNECTED = ("base_model", "vae", "init_from", "logging_dir")
 
 
 def _required(node: type[io.ComfyNode]) -> list[str]:
@@ -235,7 +235,8 @@ class TrainLoha(io.ComfyNode):
         try:
             with memory_advice(view.advise):
                 run = prepare(model, clip, vae, data, settings, start=resume, output=loras.folder(),
-                              cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents")
+                              cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents",
+                              logs=lambda run: Path(folder_paths.get_output_directory()) / "shinymas" / run / "logs")
                 samples = Samples(model, clip, vae, run, data.options.resolution, settings)
                 loha = run.go(Display(view, cls.hidden.unique_id, run, samples).watcher())
         except BaseException:  # a cancelled run is an Exception in older cores, and none in newer ones

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 
 from ..loha.errors import SettingsError
 from ..loha.training.kohya.dataset_file import read_dataset
+from ..loha.training.kohya.sample_prompts import is_prompt_file, parse_prompts, read_prompts
 from ..loha.training.kohya.toml import is_path
 from ..loha.training.kohya.training_file import read_settings
 from ..loha.training.optimisation.optimisers import check_optimiser
+from ..loha.training.optimisation.schedules import check_schedule
 from ..loha.training.run.folder import check_output_name
 from ..loha.training.settings.fields import coerced, describe
 from ..loha.training.settings.hyper_parameters import MODEL_CARD, TrainingSettings
@@ -40,10 +42,20 @@ def data_options(values: dict) -> tuple[DataOptions, list[str]]:
 
 
 def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
-    """Settings out of widgets or the TOML, and notes on it."""
+    """Settings out of widgets or the TOML, and notes on it. A file of sample prompts is read."""
+    settings, notes = _training_settings(values)
+    prompts = bare(settings.sample_prompts)
+    if is_prompt_file(prompts):
+        settings = dataclasses.replace(settings, sample_prompts=read_prompts(typed_path(prompts)))
+    parse_prompts(settings.sample_prompts)
+    return settings, notes
+
+
+def _training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     if not (values.get("config") or "").strip():
         settings = TrainingSettings(**coerced(TrainingSettings, _known(TrainingSettings, values)))
         check_optimiser(settings.optimizer, settings.optimizer_args)
+        check_schedule(settings)
         check_output_name(loras.folder(), settings)
         return settings, []
     found = read_settings(_source(values["config"]), values.get("defaults") or MODEL_CARD)
@@ -51,7 +63,7 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     former = {name: dict(field.former) for name, field in describe(TrainingSettings).items()}
     said = [(former[name].get(value, value), getattr(found.settings, name))
             for name, value in _known(TrainingSettings, values).items() if name != "defaults"]
-    found = dataclasses.replace(found, given=found.given - {"base_model", "vae"})
+    found = dataclasses.replace(found, given=found.given - {"base_model", "vae", "logging_dir"})
     notes = [*_not_used(said, "below"), *found.lines()]
     if found.data:
         notes.append(f"pictures: {', '.join(map(show, found.data))}: for LoHa Training Data, not read here")
@@ -60,7 +72,9 @@ def training_settings(values: dict) -> tuple[TrainingSettings, list[str]]:
     if found.settings.base_model or found.settings.vae:
         # Otherwise the trained file would name a checkpoint that nobody loaded.
         notes.append("ignored: checkpoint and VAE of the configuration: the connected ones are trained on")
-    return dataclasses.replace(found.settings, base_model="", vae=""), notes
+    if found.settings.logging_dir:
+        notes.append("ignored: logging_dir: in ComfyUI logs go to output/shinymas/NAME/logs")
+    return dataclasses.replace(found.settings, base_model="", vae="", logging_dir=""), notes
 
 
 def refuse_early(read: Callable[[dict], object], source: str, values: dict, inputs: Iterable[str],

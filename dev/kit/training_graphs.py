@@ -97,7 +97,7 @@ def widgets(run: Run) -> tuple[dict, dict]:
     options, settings = library("loha.training.data"), library("loha.training.settings").TrainingSettings()
     if not run.config:
         settings = replace(settings, learning_rate=settings.learning_rate / 2, output_name=f"shinymas-{run.version}")
-    left_out = ("base_model", "vae", "init_from")
+    left_out = ("base_model", "vae", "init_from", "logging_dir")
     setting_values = {"config": run.config, **{
         item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in left_out}}
     data = options.DataOptions(resolution=run.resolution, batch_size=run.batch_size)

@@ -83,7 +83,7 @@ class Display:
 
     def watcher(self) -> Watcher:
         return Watcher(on_step=self._on_step, on_epoch=self._on_epoch, on_validating=self._on_validating,
-                       on_validation=self._on_validation)
+                       on_validation=self._on_validation, wants_loha=self._samples.is_due, on_loha=self._on_loha)
 
     def _on_step(self, progress: Progress) -> None:
         self._line = progress_line(progress)
@@ -117,7 +117,14 @@ class Display:
         return True
 
     def _on_epoch(self, epoch: int, loha: Callable[[], Loha]) -> None:
-        for picture in self._samples.after(epoch, loha):
+        if self._samples.is_due(self._samples.steps_done, epoch):
+            self._draw(f"epoch-{epoch:06d}", loha)
+
+    def _on_loha(self, step: int, loha: Callable[[], Loha]) -> None:
+        self._draw(f"step-{step:08d}", loha)
+
+    def _draw(self, name: str, loha: Callable[[], Loha]) -> None:
+        for picture in self._samples.draw(name, loha):
             step = self._samples.steps_done
             self._bar.update_absolute(step, preview=("JPEG", picture, 512))
 

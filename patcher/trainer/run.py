@@ -19,6 +19,7 @@ from ...loha.errors import SettingsError
 from ...loha.training.data import Latents, TrainingData
 from ...loha.training.optimisation.schedules import run_length
 from ...loha.training.run.digest import session_name
+from ...loha.training.run.event_log import EventLog, lacking
 from ...loha.training.run.fingerprint import Comparison
 from ...loha.training.run.folder import RunFolder, check_output_name, state_beside
 from ...loha.training.run.loop import Training
@@ -28,7 +29,7 @@ from ...loha.training.run.outcome import character_lines, validation_lines
 from ...loha.training.run.processes import World
 from ...loha.training.run.progress import Watcher
 from ...loha.training.run.validation import check_validation
-from ...loha.training.settings.hyper_parameters import TrainingSettings
+from ...loha.training.settings.hyper_parameters import TENSORBOARD, TrainingSettings
 from ...text import show
 from .. import loras
 from .models import TrainingModels
@@ -67,12 +68,14 @@ class Run:
         models: to be loaded again after anything else used the models.
         folder: where its files go.
         notes: what a person should know before it starts, one sentence each.
+        log: for TensorBoard, where it is wanted and this is the first process.
     """
 
     training: Training
     models: TrainingModels
     folder: Path
     notes: tuple[str, ...]
+    log: EventLog | None = None
 
     @property
     def resumption(self) -> str:
@@ -81,8 +84,12 @@ class Run:
 
     def go(self, watcher: Watcher) -> Loha:
         """Train. Raises as `Training.run`."""
-        with torch.inference_mode(False), torch.enable_grad():
-            return self.training.run(watcher)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                return self.training.run(self.log.watching(watcher) if self.log else watcher)
+        finally:
+            if self.log:
+                self.log.close()
 
     def kept(self) -> str:
         """What an early end has left, and how to go on from it."""
@@ -133,7 +140,8 @@ class Run:
 
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
-            start: Loha | None = None, world: World = World(), base: BaseFiles = BaseFiles()) -> Run:  # noqa: B008
+            start: Loha | None = None, world: World = World(), base: BaseFiles = BaseFiles(),  # noqa: B008
+            logs: Callable[[str], Path] | None = None) -> Run:
     """Check everything that can be checked before the first step, and load the models.
 
     Args:
@@ -143,6 +151,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
             that matters has changed, else from its weights.
         world: all processes of the run; each must come here.
         base: hashes of the files that are trained on, for the metadata.
+        logs: the folder for TensorBoard's events of the run whose folder has this name; None: none are written.
 
     Raises:
         LohaError: of whichever kind says what must be changed.
@@ -175,7 +184,10 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
             made = str(RunFolder.create(output, settings, loras.hidden_by).path) if world.is_first else None
             path = Path(world.share("folder", made))
         run.keeper.folder = RunFolder(path, settings)
-    return Run(run, models, path, (*notes, *run.notes))
+    lacks, log = lacking(settings), None
+    if settings.log_with == TENSORBOARD and logs and world.is_first and not lacks:
+        log = EventLog(logs(path.name), run, settings)
+    return Run(run, models, path, (*notes, *run.notes, *([lacks] if lacks else [])), log)
 
 
 def _resumes(run: Training, start: Loha, world: World, notes: list[str]) -> bool:

@@ -215,6 +215,21 @@ def test_the_model_draws_the_same_before_and_after_a_run(server, run_graph, grap
     assert pixels(picture(run_graph(draw({"model": graph()["model"]})))) == pixels(before)
 
 
+def test_samples_of_a_file_of_prompts_by_steps(run_graph, graph, base):
+    """kohya's options behind a prompt: the size is the file's, the pictures differ by their seed alone."""
+    (base / "input" / "prompts.txt").write_text(
+        "# two of the same\na card --n text --w 96 --h 64 --d 5 --s 2 --l 1\n"
+        "a card --n text --w 96 --h 64 --d 5 --s 2 --l 1\na card --w 64 --h 64 --s 1\n", encoding="utf-8")
+    run_graph(graph(output_name="stepwise", sample_every_n_steps=2, sample_at_first=True, max_train_epochs=1,
+                    max_train_steps=3, sample_prompts="prompts.txt"))
+    folder = base / "output" / "shinymas" / "stepwise"
+    found = {path.name: Image.open(path) for path in folder.iterdir()}
+    assert sorted(found) == [f"step-0000000{step}-{number}.png" for step in (0, 2) for number in (1, 2, 3)]
+    one, two, three = (found[f"step-00000002-{number}.png"] for number in (1, 2, 3))
+    assert (one.size, three.size) == ((96, 64), (64, 64))
+    assert one.tobytes() == two.tobytes() and one.tobytes() != found["step-00000000-1.png"].tobytes()
+
+
 def test_a_sample_that_cannot_be_written_names_its_folder(run_graph, graph, base):
     blocked = base / "output" / "shinymas" / "blocked"
     blocked.parent.mkdir(exist_ok=True)

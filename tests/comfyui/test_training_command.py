@@ -113,7 +113,7 @@ def test_settings_are_judged_before_pictures_and_models(training_command, one_th
 def test_all_that_must_change_is_said_at_once(training_command, one_thread, tmp_path):
     bad = training_command("bad")
     config = tmp_path / "bad.toml"
-    text = config.read_text(encoding="utf-8") + "zero_terminal_snr = true\nxformers = true\nresume = false\n"
+    text = config.read_text(encoding="utf-8") + "sdxl = true\nxformers = true\nresume = false\n"
     config.write_text(text, encoding="utf-8")
     dataset = tmp_path / "pictures.toml"
     dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\ncolor_aug = true\n', encoding="utf-8")

@@ -42,6 +42,6 @@ def test_exactly_what_gets_a_gradient_is_counted(tiny_models, tiny_data, tiny_se
     run = Training(tiny_models, data, Latents(data, tiny_models.encode), settings, session="7", precision="fp32")
     needed, _ = run.memory()
     run.run()
-    moved = [parameter for parameter in run.network.parameters() if run._optimiser.state.get(parameter)]
+    moved = [parameter for parameter in run.network.parameters() if run.update.optimiser.state.get(parameter)]
     assert 0 < len(moved) < len(list(run.network.parameters()))
     assert needed == 3 * sum(parameter.numel() * parameter.element_size() for parameter in moved)

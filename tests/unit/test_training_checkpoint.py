@@ -15,9 +15,11 @@ import pytest
 import torch
 from shinymas_loha.loha.errors import FileError
 from shinymas_loha.loha.files import atomic
+from shinymas_loha.loha.training.kohya.training_file import read_settings
 from shinymas_loha.loha.training.run.fingerprint import COLUMNS, Fingerprint
 from shinymas_loha.loha.training.run.folder import STATE_FILE, RunFolder, read_state
 from shinymas_loha.loha.training.run.state import RunState, pack, unpack
+from shinymas_loha.loha.training.settings import TrainingSettings
 
 TESTS = Path(__file__).resolve().parents[1]
 PICTURES = np.arange(2 * COLUMNS, dtype=np.uint8).reshape(2, COLUMNS)
@@ -100,6 +102,69 @@ def test_no_run_leaves_its_folder(tmp_path, tiny_settings, name):
     with pytest.raises(FileError, match="output_name: '.*' cannot be a file name: .*Give a plain name"):
         RunFolder.create(tmp_path / "loras", tiny_settings(output_name=name))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def kept(tmp_path, tiny_settings, monkeypatch):
+    """Write files of epochs (plain numbers) and steps (`s10`) and tell which are left."""
+
+    def run(written, **chosen):
+        folder = RunFolder.create(tmp_path, tiny_settings(**chosen))
+        monkeypatch.setattr(folder, "_write", lambda loha, name: (folder.path / f"{name}.safetensors").touch())
+        for one in written:
+            if one.startswith("s"):
+                folder.write_step(None, int(one[1:]))
+            else:
+                folder.write_epoch(None, int(one))
+        names = (path.stem.removeprefix("tiny-") for path in folder.path.glob("*.safetensors"))
+        return {f"s{int(name[4:])}" if name.startswith("step") else str(int(name)) for name in names}
+
+    return run
+
+
+def _kohya(written, every_epochs, last_epochs, every_steps, last_steps):
+    """kohya-ss/sd-scripts, library/train_util.py: get_remove_epoch_no and get_remove_step_no, after each file."""
+    left = set()
+    for one in written:
+        left.add(one)
+        if one.startswith("s"):
+            gone = int(one[1:]) - (last_steps or 0) - 1
+            gone = f"s{gone - gone % every_steps}" if last_steps else ""
+        else:
+            gone = str(int(one) - every_epochs * last_epochs) if last_epochs else ""
+        left.discard(gone)
+    return left
+
+
+@pytest.mark.parametrize("last_steps", [1, 9, 10, 15, 30, 1000])
+@pytest.mark.parametrize("last_epochs", [0, 1, 2])
+def test_files_are_removed_as_by_kohya(kept, last_epochs, last_steps):
+    """Steps of 10, epochs of 25 steps, every second epoch saved."""
+    written = [name for step in range(10, 201, 10)
+               for name in ([f"s{step}", str(step // 25)] if step % 50 == 0 else [f"s{step}"])]
+    left = kept(written, save_every_n_steps=10, keep_last_steps=last_steps, keep_last=last_epochs,
+                save_every_n_epochs=2)
+    assert left == _kohya(written, 2, last_epochs, 10, last_steps)
+
+
+def test_an_early_ends_file_is_removed_with_those_of_its_time(kept):
+    written = ["s10", "s17", "s20", "s30", "s40", "s50", "s60"]
+    assert kept(written, save_every_n_steps=10, keep_last_steps=30) == {"s30", "s40", "s50", "s60"}
+    # Without steps of their own they count as epochs do.
+    assert kept(["1", "s17", "2", "s30"], keep_last=2, keep_last_steps=30) == {"2", "s30"}
+    assert kept(["s10", "1", "s20", "s30"], keep_last=2, save_every_n_steps=10) == {"s20", "s30"}
+
+
+def test_kohyas_two_rules_do_not_meet():
+    def read(text):
+        settings = read_settings(text).settings
+        return settings.keep_last, settings.keep_last_steps
+
+    assert read("save_last_n_steps = 30\nsave_every_n_steps = 10") == (0, 30)
+    assert read("save_last_n_epochs = 3\nsave_every_n_steps = 10\nsave_last_n_steps = 30") == (3, 30)
+    epochs, steps = read("save_last_n_epochs = 3\nsave_every_n_steps = 10")
+    assert epochs == 3 and steps >= TrainingSettings(max_train_steps=100_000_000).max_train_steps
+    assert read("save_last_n_epochs = 3") == (3, 0)
 
 
 _WRITER = """

@@ -22,7 +22,7 @@ network_args = ["algo=loha", "dora_wd=True", "conv_dim=x"]
 network_dim = 0
 optimizer_type = "Nadir"
 gradient_checkpointing = 1
-zero_terminal_snr = true
+sdxl = true
 resume = "a/state"
 lr_scheduler = "wave"
 xformers = true
@@ -36,14 +36,13 @@ max_train_epoch = 3
     assert found.pop(8).startswith("refused: optimizer: 'Nadir' is not known. Known: Adadelta")
     assert found == [
         "the pasted configuration cannot be run as it is, 8 things to change:",
-        "refused: zero_terminal_snr = true: losses and noises are those of the settings, such as loss_type and "
-        "noise_offset. Take it out, or write zero_terminal_snr = false",
+        "refused: sdxl = true: this trainer is for SD 1.5. Take it out, or write sdxl = false",
         'refused: resume = "a/state": kohya\'s state folders cannot be read. Take it out, and connect the LoHa to go '
         "on from to resume, or give it to train.py with --resume",
         "refused: network_dim = 0: 0 is outside 1 to 128",
         "refused: gradient_checkpointing = 1: expected true or false",
         "refused: lr_scheduler = \"wave\": 'wave' is not one of model card, cosine_with_restarts, cosine, constant, "
-        "linear, polynomial, cosine_with_min_lr, inverse_sqrt, warmup_stable_decay",
+        "linear, polynomial, cosine_with_min_lr, inverse_sqrt, warmup_stable_decay, piecewise_constant",
         'refused: network_args = "conv_dim=x": conv_dim is not a whole number',
         'refused: network_args = "dora_wd=True": this LoHa does not have it: take it out',
         "ignored: xformers, lowram: memory and speed are chosen by ComfyUI and the kernels",

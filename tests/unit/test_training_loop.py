@@ -198,7 +198,7 @@ def test_a_step_that_drops_every_module_changes_nothing_and_is_counted(training,
     def make(**more):
         run = training(**more, **chosen)
         if scaled:  # as on a GPU with fp16
-            run._scaler = torch.amp.GradScaler("cpu")
+            run.update.scaler = torch.amp.GradScaler("cpu")
         return run
 
     whole = make()
@@ -225,7 +225,7 @@ def test_a_state_of_another_precision_or_optimiser_is_not_gone_on_from_exactly(t
     assert training().resume(state)
     assert not training(precision="bf16").resume(state)  # the settings' wish, on a machine with a GPU
     other = training()
-    other._optimiser = torch.optim.SGD(other.network.parameters())  # such as AdamW in place of AdamW8bit
+    other.update.optimiser = torch.optim.SGD(other.network.parameters())  # such as AdamW in place of AdamW8bit
     assert not other.resume(state)
 
 
@@ -269,7 +269,7 @@ def test_the_last_group_of_an_epoch_is_divided_as_a_whole_one(training):
 
 def test_a_step_that_the_scaler_leaves_out_does_not_move_the_schedule(training):
     run = training(lr_scheduler="linear", lr_warmup_steps=2, max_train_epochs=3)
-    run._scaler = torch.amp.GradScaler("cpu")
+    run.update.scaler = torch.amp.GradScaler("cpu")
     next(run.network.parameters()).register_hook(lambda grad: grad if run.done > 1 else grad / 0)  # as fp16 overflows
     start = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
     moved, rates = [], []

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 from shinymas_loha.loha.errors import SettingsError
+from shinymas_loha.loha.training.optimisation.arguments import parse_arguments
 from shinymas_loha.loha.training.optimisation.optimisers import (
     check_optimiser,
     make_optimiser,
     optimiser_names,
-    parse_arguments,
 )
 
 

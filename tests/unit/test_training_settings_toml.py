@@ -182,6 +182,9 @@ def test_unknown_keys_are_listed_in_order_and_escaped():
      "weight_decay=0.1 betas=0.9,0.99"),
     ("unet_lr = 1e-4", "unet_lr", 1e-4),
     ('sample_prompts = ["a", "b"]', "sample_prompts", "a\nb"),
+    ('sample_prompts = "prompts.txt"', "sample_prompts", "prompts.txt"),
+    ("sample_every_n_steps = 100", "sample_every_n_steps", 100),
+    ("sample_at_first = true", "sample_at_first", True),
     ('network_args = ["algo=loha"]\nnetwork_dim = 8', "conv_rank", 8),
     ('network_args = ["algo=loha", "conv_dim=4", "use_tucker=True"]', "use_tucker", True),
     ('network_args = ["algo=loha", "conv_dim=4"]', "module_set", "all"),
@@ -195,8 +198,6 @@ def test_keys_that_are_honoured(line, field, value):
 
 
 @pytest.mark.parametrize(("line", "words"), [
-    ('sample_prompts = "prompts.txt"', 'sample_prompts = "prompts.txt": a file, and none is opened from a '
-     "configuration: write the prompts here, as a list"),
     ("v2 = true", "v2 = true: this trainer is for SD 1.5. Take it out, or write v2 = false"),
     ('network_module = "networks.lora"', 'network_module = "networks.lora": this trains a LoHa: write network_module '
      '= "lycoris.kohya" and network_args = ["algo=loha"]'),

@@ -17,8 +17,7 @@ const UNUSED = {
     ...(value("train_unet") === false ? ["unet_lr"] : []),
     ...(value("train_text_encoder") === false ? ["text_encoder_rank", "text_encoder_alpha", "text_encoder_lr"] : []),
     ...(value("lr_scheduler") === "cosine_with_restarts" ? [] : ["lr_num_cycles"]),
-    ...(value("save_every_n_epochs") === 0 ? ["keep_last"] : []),
-    ...(value("sample_every_n_epochs") === 0 ? ["sample_prompts"] : []),
+    ...(["every_n_epochs", "every_n_steps", "at_first"].some((n) => value(`sample_${n}`) ?? 1) ? [] : ["sample_prompts"]),
   ],
   ShinyMasTrainingData: (value, names) => value("dataset")?.trim() ? names.filter((name) => name !== "dataset") :
     value("buckets") === false ? ["bucket_min", "bucket_max", "upscale"] : [],

@@ -85,8 +85,14 @@ KEYS: dict[str, Key] = {
     # What becomes a setting of the run; `training_file` converts the values of some.
     **_same(Part.RUN, learning_rate=2e-6, max_grad_norm=1.0, gradient_accumulation_steps=1,
             gradient_checkpointing=False, unet_lr=None, min_snr_gamma=None, noise_offset=None,
-            output_name="last", save_precision="float", vae=None, optimizer_args=None, sample_prompts=None,
-            sample_every_n_epochs=None),
+            output_name="last", save_precision="float", vae=None, optimizer_args=None),
+    "sample_every_n_epochs": Key(Part.RUN, None, "sample_every_n_epochs", "goes before sample_every_n_steps; in "
+                                 "ComfyUI alone", off=(0,)),
+    "sample_every_n_steps": Key(Part.RUN, None, "sample_every_n_steps", "in ComfyUI alone", off=(0,)),
+    "sample_at_first": Key(Part.RUN, False, "sample_at_first", "in ComfyUI alone", when_off=False),
+    "sample_prompts": Key(Part.RUN, None, "sample_prompts", "a .txt, .toml or .json in ComfyUI's input folder, or the "
+                          "prompts as a list; --n, --w, --h, --d, --l, --s as in kohya's; what a line does not say is "
+                          "20 steps, scale 7, the pictures' resolution, the line's number as seed"),
     "lr_warmup_steps": Key(Part.RUN, 0, "lr_warmup_steps", "a fraction is a share of the run, `lr_warmup_share`"),
     "lr_scheduler_power": Key(Part.RUN, 1, "lr_scheduler_power", "of polynomial", off=(0,)),
     "lr_scheduler_min_lr_ratio": Key(Part.RUN, None, "lr_scheduler_min_lr_ratio",
@@ -98,13 +104,20 @@ KEYS: dict[str, Key] = {
     "network_dim": Key(Part.RUN, 4, "network_rank"),
     "network_alpha": Key(Part.RUN, 1, "network_alpha", "0 is the rank"),
     "network_weights": Key(Part.RUN, None, "init_from"),
-    "optimizer_type": Key(Part.RUN, "AdamW", "optimizer"),
+    "optimizer_type": Key(Part.RUN, "AdamW", "optimizer", "torch's; and where its package is installed Prodigy, "
+                          "ProdigyPlusScheduleFree, the three of schedulefree, CAME, Lion, DAdapt…, bitsandbytes'; "
+                          "Adafactor is transformers', as in kohya's scripts"),
     "max_train_steps": Key(Part.RUN, 1600, "max_train_steps", "used where max_train_epochs is not given", off=(0,)),
     "max_train_epochs": Key(Part.RUN, None, "max_train_epochs", "goes before max_train_steps", off=(0,)),
     "seed": Key(Part.RUN, None, "seed", "kohya draws one where none is given; here it is 0"),
     "clip_skip": Key(Part.RUN, 1, "clip_skip", off=(0,)),
     "max_token_length": Key(Part.RUN, 75, "max_token_length"),
     "lr_scheduler": Key(Part.RUN, "constant", "lr_scheduler", "`custom` is the model card's"),
+    "lr_scheduler_type": Key(Part.RUN, None, "lr_scheduler_type", "torch's that take numbers, such as "
+                             "CosineAnnealingLR, and none of other packages; goes before lr_scheduler", off=(0, 0.0)),
+    "lr_scheduler_args": Key(Part.RUN, None, "lr_scheduler_args", "of lr_scheduler_type; step_rules of "
+                             "piecewise_constant (which has no warm-up), num_cycles of cosine, lr_end of polynomial, "
+                             "min_lr of cosine_with_min_lr", off=(0, 0.0)),
     "lr_scheduler_num_cycles": Key(Part.RUN, 1, "lr_num_cycles", off=(0,)),
     "mixed_precision": Key(Part.RUN, "no", "mixed_precision", "`no` is fp32", when_off="no"),
     "save_every_n_epochs": Key(Part.RUN, None, "save_every_n_epochs", off=(0,), when_off=0),
@@ -113,6 +126,8 @@ KEYS: dict[str, Key] = {
     "max_validation_steps": Key(Part.RUN, None, "max_validation_steps", "batches; each picture at four timesteps"),
     "save_every_n_steps": Key(Part.RUN, None, "save_every_n_steps", off=(0, 0.0), when_off=0),
     "save_last_n_epochs": Key(Part.RUN, None, "keep_last"),
+    "save_last_n_steps": Key(Part.RUN, None, "keep_last_steps", "steps, not files; with save_every_n_steps. Without "
+                             "it save_last_n_epochs leaves the files of save_every_n_steps alone", off=(0,)),
     "pretrained_model_name_or_path": Key(Part.RUN, None, "base_model"),
     "v_parameterization": Key(Part.RUN, False, "prediction", "true is v, false epsilon", when_off=False),
     "training_comment": Key(Part.RUN, None, "training_comment", when_off=""),
@@ -127,9 +142,21 @@ KEYS: dict[str, Key] = {
     "ip_noise_gamma": Key(Part.RUN, None, "ip_noise_gamma", off=(0, 0.0)),
     "scale_weight_norms": Key(Part.RUN, None, "scale_weight_norms", "as LyCORIS does it, after each step",
                               off=(0, 0.0)),
+    "zero_terminal_snr": Key(Part.RUN, False, "zero_terminal_snr", "of the noise; weights of the loss keep the old "
+                             "ratios, as in kohya's scripts", when_off=False),
+    "scale_v_pred_loss_like_noise_pred": Key(Part.RUN, False, "scale_v_pred_loss_like_noise_pred",
+                                             "with v_parameterization", when_off=False),
+    "v_pred_like_loss": Key(Part.RUN, None, "v_pred_like_loss", "without v_parameterization", off=(0, 0.0)),
+    "adaptive_noise_scale": Key(Part.RUN, None, "adaptive_noise_scale", "with noise_offset; of each picture's latents",
+                                off=(0, 0.0)),
+    "log_with": Key(Part.RUN, None, "log_with", "`tensorboard`, where it is installed; nothing is sent to wandb"),
+    "logging_dir": Key(Part.RUN, None, "logging_dir", "for TensorBoard, also without log_with; of train.py. In ComfyUI "
+                       "logs go to output/shinymas/NAME/logs"),
+    "log_prefix": Key(Part.NETWORK, None, why="before the time in the name of a folder in logging_dir"),
     "network_module": Key(Part.NETWORK, why="`lycoris.kohya`, or kohya's own `networks.loha`; any other is refused"),
     "network_args": Key(Part.NETWORK, why="`algo=loha` with preset (LyCORIS's, but ia3), conv_dim, conv_alpha, "
-                                          "use_tucker, rank_dropout, module_dropout; what a LoHa here has not is "
+                                          "use_tucker, rank_dropout, module_dropout, down_lr_weight and its "
+                                          "kin, network_reg_lrs; what a LoHa here has not is "
                                           "refused"),
     "network_train_unet_only": Key(Part.NETWORK, False, why="train_text_encoder", when_off=False),
     "network_train_text_encoder_only": Key(Part.NETWORK, False, why="train_unet", when_off=False),
@@ -195,7 +222,7 @@ KEYS: dict[str, Key] = {
                cpu_offload_checkpointing=False, fused_backward_pass=False, skip_cache_check=False, cache_info=False),
     **_ignored("pictures are read without worker processes", max_data_loader_n_workers=8,
                persistent_data_loader_workers=False),
-    **_ignored("the losses are in the report and in the log", log_prefix=None, log_with=None, logging_dir=None,
+    **_ignored("the losses are in the report and in the log",
                log_tracker_name=None, log_tracker_config=None, wandb_api_key=None, wandb_run_name=None,
                log_config=False, console_log_level=None, console_log_simple=False, console_log_file=None),
     **_ignored("every checkpoint holds the whole state", save_state=False, save_state_on_train_end=False,
@@ -209,7 +236,6 @@ KEYS: dict[str, Key] = {
                metadata_description=None, metadata_license=None, metadata_tags=None, metadata_usage_hint=None,
                metadata_thumbnail=None, metadata_merged_from=None, metadata_trigger_phrase=None,
                metadata_preprocessor=None, metadata_is_negative_embedding=None),
-    **_ignored("files are kept by their number: save_last_n_epochs counts those of steps too", save_last_n_steps=None),
     **_ignored("pictures are resized one way: averaged down, Lanczos up", resize_interpolation=None),
     **_ignored("the tokenizer is ComfyUI's", tokenizer_cache_dir=None),
     **_ignored("of torch's processes, where the defaults are kept", ddp_timeout=None,
@@ -227,13 +253,10 @@ KEYS: dict[str, Key] = {
 
     # What can only be off, or the one thing that is done here.
     **_refused(_SD1, v2=False, sdxl=False, v3=False, flux=False),
-    **_refused(_LOSS, scale_v_pred_loss_like_noise_pred=False, zero_terminal_snr=False,
-               weighted_captions=False, adaptive_noise_scale=None, v_pred_like_loss=None),
+    **_refused(_LOSS, weighted_captions=False),
     **_refused("other formats can run code when they are loaded", save_model_as="safetensors"),
     **_refused("ranks, hashes and the cast stand in the metadata", no_metadata=False),
     **_refused("files are kept by epochs", "Write save_every_n_epochs instead", save_n_epoch_ratio=None),
-    **_refused("samples are drawn after epochs", "Write sample_every_n_epochs instead", sample_every_n_steps=None,
-               sample_at_first=False),
     **_refused("kohya's state folders cannot be read", _STATE, resume=None),
     **_refused("a run goes on by itself", _STATE, skip_until_initial_step=False, initial_step=None),
     "initial_epoch": Key(Part.REFUSED, None, why="a run goes on by itself", instead=_STATE, off=(1,)),
@@ -244,9 +267,6 @@ KEYS: dict[str, Key] = {
                base_weights=None),
     **_refused("the factors are trained in fp32", "Take it out; mixed_precision is of the forward pass",
                full_fp16=False, full_bf16=False, fp16=False, bf16=False),
-    **_refused("no schedule is loaded from other packages", "Write lr_scheduler instead", lr_scheduler_type=None),
-    **_refused("schedules take no other arguments", "Write lr_warmup_steps and lr_scheduler_num_cycles instead",
-               lr_scheduler_args=None),
     **_refused("an old name", "Write optimizer_type = \"AdamW8bit\" instead", use_8bit_adam=False),
     **_refused("an old name", "Write optimizer_type = \"Lion\" instead", use_lion_optimizer=False),
     **_refused("captions are read from text files", in_json=None),

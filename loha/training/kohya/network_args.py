@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....text import show
+from ...errors import SettingsError
+from ..settings.module_rates import block_weights, kohyas_blocks, module_rates
 from .findings import Findings
 
 _KOHYAS_OWN = "networks.loha"
@@ -98,6 +100,7 @@ def network_settings(values: Mapping[str, Any], rank: int, found: Findings) -> d
     for name in ("rank_dropout", "module_dropout"):
         if name in arguments:
             changes[name] = read.number(name, float, 0.0)
+    changes |= _rates(arguments, read)
     for name in _OFF:
         if (text := arguments.pop(name, "")).lower() not in _NO:
             read.refuse(name, text, "this LoHa does not have it: take it out")
@@ -108,6 +111,26 @@ def network_settings(values: Mapping[str, Any], rank: int, found: Findings) -> d
         arguments.pop(name, None)
     for name, text in arguments.items():
         read.refuse(name, text, "not known: take it out")
+    return changes
+
+
+def _rates(arguments: dict[str, str], read: _Reader) -> dict[str, Any]:
+    """Rates of blocks and of modules by their names, as kohya's networks.lora and networks.lora_flux have them."""
+    blocks = [arguments.pop(name, "") for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")]
+    threshold = read.number("block_lr_zero_threshold", float, 0.0)
+    rates = arguments.pop("network_reg_lrs", "")
+    changes: dict[str, Any] = {}
+    try:
+        if any(blocks):
+            changes["block_lr_weights"] = kohyas_blocks(*blocks, threshold)
+            block_weights(changes["block_lr_weights"])
+        if rates:
+            module_rates(rates)
+            changes["module_lrs"] = rates
+    except SettingsError as error:
+        read.refuse("network_reg_lrs" if changes or not any(blocks) else "*_lr_weight", rates or ",".join(blocks),
+                    str(error))
+        return {}
     return changes
 
 

@@ -87,13 +87,18 @@ def _read(source: str) -> tuple[str, str]:
     if not is_path(source):
         return source.removeprefix("\ufeff"), "the pasted configuration"
     path = Path(source.strip())
+    return read_text(path), show(path, 200)
+
+
+def read_text(path: Path) -> str:
+    """What stands in a file of a person's. Raises `FileError`: missing, over 1 MB, or not UTF-8."""
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError
         if found.st_size > _MAX_BYTES:
             raise FileError(f"{show(path, 200)}: {found.st_size} bytes; a configuration has at most {_MAX_BYTES}")
-        return path.read_text(encoding="utf-8-sig"), show(path, 200)
+        return path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(f"{show(path, 200)}: no such file. Give the path of a .toml or .json file, or paste its "
                         "text.") from error

@@ -13,14 +13,17 @@ from typing import Any
 
 from ...errors import SettingsError
 from ..optimisation.optimisers import check_optimiser
+from ..optimisation.schedules import check_schedule
 from ..settings.fields import coerced
-from ..settings.hyper_parameters import KOHYA, MODEL_CARD, TrainingSettings
+from ..settings.hyper_parameters import KOHYA, MODEL_CARD, TENSORBOARD, TrainingSettings
 from .configuration import Configuration, read_configuration
 from .findings import Findings, demand_nothing_refused
 from .keys import KEYS, Part, is_of_pictures
 from .network_args import network_settings
 from .origins import default_lines
 from .toml import as_toml
+
+_FOR_EVER = 100_000_000  # steps: no run has more
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def settings_of(configuration: Configuration, defaults: str = MODEL_CARD) -> Set
     changes |= _length(values, found)
     if values.get("network_alpha") == 0:
         changes["network_alpha"] = float(changes.get("network_rank", TrainingSettings.network_rank))
+    changes |= _kept(changes)
+    changes |= _logs(values, changes, found)
     changes |= _parts(values, found)
     network = network_settings(values, changes.get("network_rank", TrainingSettings.network_rank), found)
     changes |= network
@@ -92,6 +97,7 @@ def settings_of(configuration: Configuration, defaults: str = MODEL_CARD) -> Set
     try:
         if len(found.refused) == already:  # else what is left would contradict itself
             settings = TrainingSettings(**coerced(TrainingSettings, changes))
+            check_schedule(settings)
     except SettingsError as error:
         found.refused.append(str(error))
     try:
@@ -138,6 +144,25 @@ def _length(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     return {"max_train_epochs": 0} if "max_train_steps" in values else {}
 
 
+def _kept(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """kohya's save_last_n_epochs counts files of epochs alone: of steps all stay, unless save_last_n_steps says so."""
+    apart = changes.get("keep_last") and changes.get("save_every_n_steps") and not changes.get("keep_last_steps")
+    return {"keep_last_steps": _FOR_EVER} if apart else {}
+
+
+def _logs(values: Mapping[str, Any], changes: Mapping[str, Any], found: Findings) -> dict[str, Any]:
+    """kohya's prepare_accelerator: a place alone asks for TensorBoard; the prefix begins the folder's name in it."""
+    if str(values.get("log_with", "")).lower() in ("wandb", "all"):
+        found.ignore("log_with", "nothing is sent to wandb: the losses are in the report and in the log")
+    place, prefix = changes.get("logging_dir"), values.get("log_prefix")
+    if not place:
+        if prefix is not None:
+            found.ignore("log_prefix", "of logging_dir, which is not given")
+        return {}
+    asked = {} if "log_with" in values else {"log_with": TENSORBOARD}
+    return {**asked, "logging_dir": f"{place}/{'' if prefix is None else prefix}"}
+
+
 def _parts(values: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     """Which of U-Net and text encoder are trained."""
     unet_only = values.get("network_train_unet_only", False)
@@ -161,16 +186,19 @@ def _chosen(names: Mapping[Any, str]) -> Callable[[Any], Any]:
     return lambda value: names.get(value, value) if isinstance(value, str | bool) else value
 
 
-def _optimizer_args(value: Any) -> Any:
+def _optimizer(value: Any) -> Any:
+    """kohya's Adafactor is transformers'; the name alone is torch's here."""
+    return "transformers.Adafactor" if isinstance(value, str) and value.lower() == "adafactor" else value
+
+
+def _joined(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return " ".join(part.replace(" ", "") for part in value)
     return value
 
 
 def _sample_prompts(value: Any) -> Any:
-    """kohya takes a file's path here, which would be drawn as a prompt."""
-    if isinstance(value, str) and value.strip().lower().endswith((".txt", ".toml", ".json")):
-        raise SettingsError("a file, and none is opened from a configuration: write the prompts here, as a list")
+    """kohya takes a file's path here; ours may be the prompts themselves."""
     return "\n".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -200,6 +228,9 @@ _CONVERTED: dict[str, Callable[[Any], Any]] = {
     "mixed_precision": _chosen({"no": "fp32"}),
     "save_precision": _chosen({"float": "fp32"}),
     "v_parameterization": _chosen({False: "epsilon", True: "v"}),
-    "optimizer_args": _optimizer_args,
+    "log_with": _chosen({"wandb": "none", "all": TENSORBOARD}),
+    "optimizer_type": _optimizer,
+    "optimizer_args": _joined,
+    "lr_scheduler_args": _joined,
     "sample_prompts": _sample_prompts,
 }

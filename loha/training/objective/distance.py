@@ -45,6 +45,12 @@ def huber_thresholds(settings: TrainingSettings, snr: Tensor, timesteps: Tensor)
     return torch.full_like(snr, c * settings.huber_scale)
 
 
+def like_noise(snr: Tensor) -> Tensor:
+    """Weights (batch,) that make a loss of v one of noise: SNR / (SNR + 1), with an SNR of at most 1000 (kohya's)."""
+    snr = snr.clamp(max=1000)
+    return snr / (snr + 1)
+
+
 def debiased(snr: Tensor, is_v: bool) -> Tensor:
     """Weights (batch,): 1 / √SNR, for v 1 / (SNR + 1), with an SNR of at most 1000 (Yu et al. 2023)."""
     snr = snr.clamp(max=1000)

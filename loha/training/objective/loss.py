@@ -10,7 +10,7 @@ from torch import Tensor
 from ...precision import DTYPES
 from ..models import Models
 from ..settings.hyper_parameters import TrainingSettings
-from .distance import debiased, distance
+from .distance import debiased, distance, like_noise
 from .noise import LATENT_SCALE, Draw, NoiseSchedule
 from .text_states import encode
 
@@ -36,7 +36,7 @@ class Step:
         self._caches_states = captions_repeat and not settings.train_text_encoder
         self._settings = settings
         self._precision = precision
-        self._schedule = NoiseSchedule(models.device)
+        self._schedule = NoiseSchedule(models.device, zero_terminal_snr=settings.zero_terminal_snr)
         self._cached_states: dict[str, Tensor] = {}
         self.is_v = models.is_v_prediction if settings.prediction == "model" else settings.prediction == "v"
 
@@ -61,10 +61,14 @@ class Step:
             states = states.expand(len(latents), -1, -1)
             prediction = self._models.predict(noisy, drawn.timesteps, states)
         target = schedule.velocity(latents, drawn.noise, drawn.timesteps) if self.is_v else drawn.noise
-        losses = distance(prediction.float(), target, settings, schedule.snr(drawn.timesteps), drawn.timesteps,
+        losses = distance(prediction.float(), target, settings, schedule.noisy_snr(drawn.timesteps), drawn.timesteps,
                           None if weights is None else weights.to(latents.device, non_blocking=True))
         if settings.min_snr_gamma:
             losses = losses * schedule.min_snr(drawn.timesteps, settings.min_snr_gamma, self.is_v)
+        if settings.scale_v_pred_loss_like_noise_pred and self.is_v:
+            losses = losses * like_noise(schedule.snr(drawn.timesteps))
+        if settings.v_pred_like_loss and not self.is_v:
+            losses = losses + losses / like_noise(schedule.snr(drawn.timesteps)) * settings.v_pred_like_loss
         if settings.debiased_estimation_loss:
             losses = losses * debiased(schedule.snr(drawn.timesteps), self.is_v)
         return losses

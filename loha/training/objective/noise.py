@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import Batch, seed_for
+from ..data import Batch, Posterior, seed_for
 from ..settings.hyper_parameters import TrainingSettings
 
 TIMESTEPS = 1000
@@ -37,23 +37,29 @@ class Draw:
         return Draw(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def draw(batch: Batch, settings: TrainingSettings, shape: tuple[int, ...]) -> Draw:
+def draw(batch: Batch, settings: TrainingSettings, shape: tuple[int, ...], posterior: Posterior | None = None) -> Draw:
     """Draw for each picture of `batch` at latent `shape` (4, h, w), on the CPU.
+
+    Args:
+        posterior: of the batch's latents, which `adaptive_noise_scale` looks at, and nothing else does.
 
     Where kohya-ss/sd-scripts (library/train_util.py, get_noise_noisy_latents_and_timesteps) draws one strength or
     one size for a batch, each picture has its own. What is off draws nothing.
     """
-    noise, posterior, timesteps, added = [], [], [], []
+    noise, posterior_noise, timesteps, added = [], [], [], []
     seed, last = settings.seed, settings.max_timestep
-    for item in batch.items:
+    for place, item in enumerate(batch.items):
         generator = torch.Generator().manual_seed(seed_for(seed, "noise", batch.epoch, item.picture, item.repeat))
         # The end is not drawn, unless it is the beginning too.
         timesteps.append(torch.randint(settings.min_timestep, max(last, settings.min_timestep + 1), (),
                                        generator=generator))
         epsilon = torch.randn(shape, generator=generator)
-        posterior.append(torch.randn(shape, generator=generator))
+        posterior_noise.append(torch.randn(shape, generator=generator))
         if settings.noise_offset:
             strength = _strength(settings.noise_offset, settings.noise_offset_random_strength, generator)
+            if settings.adaptive_noise_scale and posterior is not None:
+                mean, std = posterior.mean[place].cpu().float(), posterior.std[place].cpu().float()
+                strength = adapted(strength, mean + std * posterior_noise[-1], settings.adaptive_noise_scale)
             epsilon = epsilon + strength * torch.randn((shape[0], 1, 1), generator=generator)
         if settings.multires_noise_iterations:
             epsilon = _pyramid(epsilon, settings.multires_noise_iterations, settings.multires_noise_discount, generator)
@@ -61,8 +67,19 @@ def draw(batch: Batch, settings: TrainingSettings, shape: tuple[int, ...]) -> Dr
         if settings.ip_noise_gamma:
             strength = _strength(settings.ip_noise_gamma, settings.ip_noise_gamma_random_strength, generator)
             added.append(epsilon + strength * torch.randn(shape, generator=generator))
-    return Draw(torch.stack(noise), torch.stack(posterior), torch.stack(timesteps),
+    return Draw(torch.stack(noise), torch.stack(posterior_noise), torch.stack(timesteps),
                 torch.stack(added) if added else None)
+
+
+def adapted(strength: float | Tensor, latents: Tensor, scale: float) -> Tensor:
+    """A noise offset for each channel, (…, 4, 1, 1): more where latents' mean is far from zero, never below zero.
+
+    As kohya-ss/sd-scripts (library/custom_train_functions.py, apply_noise_offset).
+
+    Args:
+        latents: (…, 4, h, w), not yet times 0.18215.
+    """
+    return (strength + scale * (latents * LATENT_SCALE).mean((-2, -1), keepdim=True).abs()).clamp(min=0)
 
 
 def _strength(most: float, is_random: bool, generator: torch.Generator) -> float | Tensor:
@@ -86,11 +103,23 @@ def _pyramid(noise: Tensor, iterations: int, discount: float, generator: torch.G
 
 
 class NoiseSchedule:
-    """Cumulative products ᾱ of DDPM's scaled-linear β from 0.00085 to 0.012, float32 on `device`."""
+    """Cumulative products ᾱ of DDPM's scaled-linear β from 0.00085 to 0.012, float32 on `device`.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        zero_terminal_snr: the last timestep is noise alone: √ᾱ shifted and stretched so that the first stays and the
+            last is 0 (Lin et al. 2023). The loss's weights keep the signal-to-noise ratios of the β as they were, as
+            in kohya-ss/sd-scripts (train_network.py, get_noise_scheduler).
+    """
+
+    def __init__(self, device: torch.device, *, zero_terminal_snr: bool = False) -> None:
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64).square()
-        self.alphas_cumprod = (1 - betas).cumprod(0).float().to(device)
+        alphas = (1 - betas).cumprod(0)
+        self._alphas_of_weights = alphas.float().to(device)
+        self.alphas_cumprod = self._alphas_of_weights
+        if zero_terminal_snr:
+            roots = alphas.sqrt()
+            stretched = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+            self.alphas_cumprod = stretched.square().float().to(device)
 
     def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """√ᾱ · latents + √(1−ᾱ) · noise."""
@@ -103,7 +132,12 @@ class NoiseSchedule:
         return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """Signal-to-noise ratios ᾱ / (1−ᾱ), (batch,)."""
+        """Signal-to-noise ratios ᾱ / (1−ᾱ) for weights, (batch,)."""
+        alphas = self._alphas_of_weights[timesteps]
+        return alphas / (1 - alphas)
+
+    def noisy_snr(self, timesteps: Tensor) -> Tensor:
+        """The same of the noisy latents as they are, (batch,)."""
         alphas = self.alphas_cumprod[timesteps]
         return alphas / (1 - alphas)
 

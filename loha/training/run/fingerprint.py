@@ -15,16 +15,17 @@ from ..data import PictureIndex, TrainingData
 from ..data.contents import HASH_BYTES
 from ..models import Models, weights_hash
 from ..settings.fields import chosen, later
-from ..settings.hyper_parameters import KOHYA, MODEL_CARD, TrainingSettings
+from ..settings.hyper_parameters import KOHYA, MODEL_CARD, PIECEWISE, TrainingSettings
 from ..settings.pictures import NEAREST, OF_A_DATASET, FolderOptions
 
 # What may differ between a run and its continuation without changing any step.
 FREE = {"output_name", "save_precision", "save_every_n_epochs", "keep_last", "sample_every_n_epochs",
         "sample_prompts", "base_model", "vae", "init_from", "max_train_epochs", "max_train_steps",
         "gradient_checkpointing", "defaults", "validate_every_n_epochs", "validate_every_n_steps", "early_stop",
-        "ema_keep_both", "training_comment", "save_every_n_steps"}
+        "ema_keep_both", "training_comment", "save_every_n_steps", "keep_last_steps",
+        "sample_every_n_steps", "sample_at_first", "log_with", "logging_dir"}
 # Schedules that do not look at how long the run is.
-ENDLESS = (MODEL_CARD, "constant", "inverse_sqrt")
+ENDLESS = (MODEL_CARD, "constant", "inverse_sqrt", PIECEWISE)
 # Of a picture's row: hashes of its name, its file and its caption, and its bucket's width and height.
 _NAME, _CONTENT, _CAPTION, _BUCKET = 8, HASH_BYTES, 8, 8
 COLUMNS = _NAME + _CONTENT + _CAPTION + _BUCKET
@@ -63,7 +64,8 @@ def fingerprint(data: TrainingData, settings: TrainingSettings, models: Models, 
     facts = {name: value for name, value in chosen(settings).items() if name not in FREE}
     facts["lr_scheduler"] = settings.lr_scheduler
     shares = any(0 < folder.options.captions.token_warmup_step < 1 for folder in data.index.folders)
-    if settings.lr_scheduler not in ENDLESS or settings.lr_warmup_share or shares:
+    endless = settings.lr_scheduler_type or settings.lr_scheduler in ENDLESS
+    if not endless or settings.lr_warmup_share or shares:
         facts["steps in all"] = total_steps
     facts |= chosen(data.options)
     # Not where the folders lie: they may have moved.

@@ -30,7 +30,7 @@ class RunFolder:
 
     Args:
         path: of the run that goes on; `create` makes one for a new run.
-        settings: output_name, save_precision and keep_last are looked at.
+        settings: output_name, save_precision and what says which files are kept are looked at.
 
     Raises:
         FileError: output_name is no safe file name.
@@ -41,6 +41,7 @@ class RunFolder:
         self._name = _target(path, settings).name
         self._dtype = DTYPES[settings.save_precision]
         self._keep_last = settings.keep_last
+        self._every, self._steps = settings.save_every_n_steps, settings.keep_last_steps
 
     @classmethod
     def create(cls, parent: Path, settings: TrainingSettings,
@@ -69,8 +70,21 @@ class RunFolder:
         return self._among_the_last(loha, f"{self._name}-{epoch:06d}", ending)
 
     def write_step(self, loha: Loha, step: int, ending: str = "") -> Source:
-        """Write the LoHa after `step` steps, in between or of a run that ended early; it counts as an epoch's does."""
-        return self._among_the_last(loha, f"{self._name}-step{step:08d}", ending)
+        """Write the LoHa after `step` steps, in between or of a run that ended early.
+
+        It counts as an epoch's does, unless `keep_last_steps` says how far back files of steps go: then those are
+        removed that kohya-ss/sd-scripts has removed by now (library/train_util.py, get_remove_step_no).
+        """
+        name = f"{self._name}-step{step:08d}"
+        if not self._steps_apart:
+            return self._among_the_last(loha, name, ending)
+        written = self._write(loha, f"{name}{ending}")
+        last = step - self._steps - 1
+        last -= last % self._every
+        for path, number in self._found(r"step(\d{8,})", ending):
+            if number <= last:
+                path.unlink(missing_ok=True)
+        return written
 
     def write_final(self, loha: Loha, ending: str = "") -> Source:
         return self._write(loha, f"{self._name}{ending}")
@@ -96,6 +110,11 @@ class RunFolder:
     def _write(self, loha: Loha, name: str) -> Source:
         return files.save(loha, self.path / f"{name}.safetensors", self._dtype, overwrite=True)
 
+    @property
+    def _steps_apart(self) -> bool:
+        """Whether files of steps are kept by a rule of their own, as with save_every_n_steps alone they may."""
+        return bool(self._steps and self._every)
+
     def _among_the_last(self, loha: Loha, name: str, ending: str) -> Source:
         written = self._write(loha, f"{name}{ending}")
         if self._keep_last:
@@ -104,10 +123,16 @@ class RunFolder:
         return written
 
     def _intermediate(self, ending: str) -> list[Path]:
-        """Files of epochs and of steps, in the order in which they were written."""
-        pattern = re.compile(re.escape(self._name) + r"-(\d{6,}|step\d{8,})" + re.escape(ending) + r"\.safetensors")
-        found = (path for path in self.path.iterdir() if pattern.fullmatch(path.name))
+        """Files of epochs, and of steps where these count too, in the order in which they were written."""
+        numbers = r"(\d{6,})" if self._steps_apart else r"(?:step(?=\d{8}))?(\d{6,})"
+        found = (path for path, _ in self._found(numbers, ending))
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def _found(self, number: str, ending: str) -> list[tuple[Path, int]]:
+        """This run's files with such a number and ending, and the number."""
+        pattern = re.compile(f"{re.escape(self._name)}-{number}{re.escape(ending)}\\.safetensors")
+        matches = ((path, pattern.fullmatch(path.name)) for path in self.path.iterdir())
+        return [(path, int(match[1])) for path, match in matches if match]
 
 
 def check_output_name(parent: Path, settings: TrainingSettings) -> None:

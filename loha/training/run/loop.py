@@ -19,7 +19,8 @@ from ..network.loha_network import LohaNetwork
 from ..objective.loss import Step
 from ..objective.noise import draw
 from ..optimisation import schedules
-from ..optimisation.optimisers import class_name, make_optimiser
+from ..optimisation.groups import rated
+from ..optimisation.update import Update
 from ..settings.hyper_parameters import TrainingSettings
 from .characters import CharacterLosses
 from .digest import compare_digest
@@ -62,15 +63,13 @@ class Training:
         self._step = Step(models, settings, precision, captions_repeat=repeat)
 
         self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
-        groups = self.network.parameter_groups()
-        self._peak = groups[0]["lr"]
-        self._optimiser, note = make_optimiser(settings.optimizer, groups, settings.optimizer_args)
-        self.notes = [note] if note else []
-        self._course = schedules.course(settings, self.steps_per_epoch, self.total_steps)
-        self._schedule = schedules.build(settings.lr_scheduler, self._optimiser, **self._course)
-        scales = precision == "fp16" and models.device.type == "cuda"
-        self._scaler = torch.amp.GradScaler(models.device.type, enabled=scales)
-        self._parameters = list(self.network.parameters())
+        device = models.device.type
+        self.update = Update(
+            list(self.network.parameters()),
+            rated(self.network.parameter_groups(), self.network.factors.items(), settings),
+            settings, limit=self.network.limit_norms, scales=precision == "fp16" and device == "cuda", device=device,
+            steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
+        self.notes = list(self.update.notes)
         self._ema = Ema(self.network.named_parameters(), settings.ema_decay)
         self.validator = Validator(models, data, settings, self._step, world, self.steps_per_epoch, self.total_steps)
 
@@ -84,8 +83,8 @@ class Training:
     def fingerprint(self) -> Fingerprint:
         """Of everything that a step's numbers follow from. Hashes the models' weights, which takes seconds."""
         machine = {
-            "precision here": self._precision, "optimiser here": class_name(self._optimiser),
-            "loss scaling": self._scaler.is_enabled(), "kind of device": self._models.device.type,
+            "precision here": self._precision, "optimiser here": self.update.name,
+            "loss scaling": self.update.scaler.is_enabled(), "kind of device": self._models.device.type,
             "processes": self._world.size, "predicts v": self._step.is_v,
         }
         return fingerprint(self._data, self._settings, self._models, self.total_steps, machine)
@@ -94,7 +93,7 @@ class Training:
         """In what this run differs from the one that left `state`; where in nothing, it may go on exactly."""
         if state.fingerprint is not None:
             return compare(state.fingerprint, self.fingerprint, self._data.index)
-        machine = (self._precision, class_name(self._optimiser), str(self._scaler.is_enabled()))
+        machine = (self._precision, self.update.name, str(self.update.scaler.is_enabled()))
         return compare_digest(state.old_digest, self._data, self._settings, self._world, self.total_steps, machine)
 
     def resume(self, state: RunState) -> bool:
@@ -107,9 +106,7 @@ class Training:
     def take_up(self, state: RunState) -> None:
         """Go on from `state`, whose run does not differ from this one."""
         self.network.load_state_dict(state.parameters)
-        self._optimiser.load_state_dict(state.optimiser)
-        self._schedule.load_state_dict(state.schedule)
-        self._scaler.load_state_dict(state.scaler)
+        self.update.load_state_dicts(state.optimiser, state.schedule, state.scaler)
         self._ema.load_state_dict(state.ema)
         self.characters.load_state_dict(state.characters)
         self.validator.found = list(state.validations)
@@ -125,8 +122,10 @@ class Training:
         """Bytes that going on takes at least: on the device for a step, and in RAM for a cache of latents."""
         whole_epochs = self.total_steps // self.steps_per_epoch - math.ceil(self.done / self.steps_per_epoch)
         # With module dropout gradients are never there all at once.
-        parameters = [] if self._settings.module_dropout else self.network.computed_parameters()
-        return optimiser_bytes(self._optimiser, parameters), latent_bytes(self._data, whole_epochs, self._world.size)
+        parameters = [] if self._settings.module_dropout else [
+            parameter for parameter in self.network.computed_parameters() if parameter.requires_grad]
+        step = optimiser_bytes(self.update.optimiser, parameters)
+        return step, latent_bytes(self._data, whole_epochs, self._world.size)
 
     def run(self, watcher: Watcher = Watcher()) -> Loha:  # noqa: B008
         """Train to the end and return the LoHa; files are written as the settings say.
@@ -142,9 +141,12 @@ class Training:
         begin, before = time.monotonic(), self.done
         try:
             self._validate(watcher)  # which a cancelled run may have left undone
+            if not self.done:
+                self._give_loha(watcher)
             while self.done < self.total_steps and not self.validator.ends_run:
                 epoch = self.done // self.steps_per_epoch
                 self._train_epoch(epoch, watcher, begin, before)
+                self._give_loha(watcher)
                 self._validate(watcher)
                 if self.done % self.steps_per_epoch == 0:
                     self._after_epoch(epoch + 1, watcher)
@@ -157,38 +159,37 @@ class Training:
 
     def loha(self) -> Loha:
         """The network as it stands, with its metadata; the running mean of its factors, where there is one."""
-        with self._ema.in_place_of_factors():
+        with self.update.in_use(), self._ema.in_place_of_factors():
             return self._loha()
 
     def _loha(self) -> Loha:
         facts = RunFacts(
             session_id=self._session, started_at=self._started, finished_at=time.time(),
             epoch=math.ceil(self.done / self.steps_per_epoch), steps=self.done, total_steps=self.total_steps,
-            optimizer=class_name(self._optimiser), precision=self._precision,
+            optimizer=self.update.name, precision=self._precision,
             processes=self._world.size, is_v=self._step.is_v, base=self._base)
         return Loha(self.network.modules_for_file(), metadata=training_metadata(self._settings, self._data, facts))
 
     def learning_rates(self) -> list[float]:
         """Of the first parameter group, at each step done, as planned."""
-        rates = schedules.curve(self._settings.lr_scheduler, learning_rate=self._peak, **self._course)
-        return rates[:self.done]
+        return self.update.planned_rates()[:self.done]
 
     def state(self) -> RunState:
         """Where the run stands, for `resume`."""
         return RunState(
-            self._session, self.fingerprint, self.done, self.network.state_dict(), self._optimiser.state_dict(),
-            self._schedule.state_dict(), self._scaler.state_dict(), tuple(self.losses), self._started,
-            tuple(self.validator.found), self.characters.state_dict(), self._ema.state_dict())
+            self._session, self.fingerprint, self.done, self.network.state_dict(),
+            *self.update.state_dicts(), tuple(self.losses), self._started, tuple(self.validator.found),
+            self.characters.state_dict(), self._ema.state_dict())
 
     def _train_epoch(self, epoch: int, watcher: Watcher, begin: float, before: int) -> None:
-        """The steps of an epoch that are not done yet, up to the next validation."""
+        """The steps of an epoch that are not done yet, up to what wants the network off the models."""
         groups = self._settings.gradient_accumulation_steps
         batches = iter(self._data.epoch(self._settings.seed, epoch, self._world.size))
         for _ in range(self.done % self.steps_per_epoch * groups):
             next(batches)
         with self.network.attached():
             while self.done < self.total_steps and (group := list(islice(batches, groups))):
-                rate = float(self._optimiser.param_groups[0]["lr"])
+                rate = self.update.learning_rate
                 loss, norm, stop = self._one_step(group, watcher)
                 watcher.on_step(Progress(
                     self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
@@ -196,35 +197,25 @@ class Training:
                 self.keeper.step(self.done, self._settings.save_every_n_steps)
                 if stop:
                     raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
-                if self.validator.is_due(self.done):
+                if self.validator.is_due(self.done) or watcher.wants_loha(self.done):
                     return
 
     def _one_step(self, group: list[Batch], watcher: Watcher) -> tuple[float, float, bool]:
         """One optimiser step over the batches of a group: its loss, its gradient's norm, whether to stop."""
         stop = watcher.should_stop()
         with watcher.breakable():
-            told = self._world.sum_gradients(self._parameters, self._gradients(group, stop))
-        # The same on every process. Without any, the scaler refuses to be asked, and no parameter moves.
-        has_gradients = any(parameter.grad is not None for parameter in self._parameters)
-        if has_gradients:
-            self._scaler.unscale_(self._optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm or math.inf)
+            told = self._world.sum_gradients(self.update.parameters, self._gradients(group, stop))
+        norm = self.update.gradient_norm()
         # The one time in a step that the host waits for the device.
-        norm, loss, stops, *seen = torch.cat((norm.detach().to(told).view(1), told)).tolist()
-        if reason := not_finite(loss, norm, self._scaler):
-            self._optimiser.zero_grad(set_to_none=True)
+        norm, loss, stops, *seen = torch.cat((norm.to(told).view(1), told)).tolist()
+        if reason := not_finite(loss, norm, self.update.scaler):
+            self.update.forget_gradients()
             raise TrainingError(
                 f"step {self.done + 1} of {self.total_steps}: {reason}; the network after step {self.done} is kept. "
                 f"{REMEDY}")
 
         self._is_whole = False
-        if has_gradients:
-            self._scaler.step(self._optimiser)
-            self._scaler.update()
-            self.network.limit_norms()
-        if math.isfinite(norm):  # else the scaler left the step out, and the schedule waits, as accelerate's
-            self._schedule.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self.update.step(norm)
         self.losses.append(loss)
         self.characters.add(seen)
         self.done += 1
@@ -247,7 +238,7 @@ class Training:
                     # A share of the batch's mean. As in accelerate, a smaller last group is divided as a whole one.
                     loss = losses.sum() / (len(whole) * batches)
                     if loss.requires_grad:  # not where module dropout left no module
-                        self._scaler.scale(loss).backward()
+                        self.update.scaler.scale(loss).backward()
                     total += loss.detach() * (batches / len(group))
                     seen += self.characters.of(part, losses)
         except Exception as error:
@@ -262,16 +253,16 @@ class Training:
             return
         # Memory is the likeliest thing to be short of: what the step held goes before the reduction takes its own.
         traceback.clear_frames(error.__traceback__)
-        self._optimiser.zero_grad(set_to_none=True)
+        self.update.forget_gradients()
         # Where even this fails, they learn of it once this process leaves.
         with suppress(Exception):
             told = torch.zeros(2 + self.characters.told, device=self._models.device)
-            self._world.sum_gradients(self._parameters, told, failed=True)
+            self._world.sum_gradients(self.update.parameters, told, failed=True)
 
     def _batch_losses(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             posterior = self._latents(batch, self._settings.seed)
-            drawn = draw(batch, self._settings, tuple(posterior.mean.shape[1:]))
+            drawn = draw(batch, self._settings, tuple(posterior.mean.shape[1:]), posterior)
             # Where the posterior lies: out of a cache that is the CPU, and nothing comes back from the device.
             latents = posterior.sample(drawn.posterior.to(posterior.mean)).to(self._models.device)
         captions = self._data.captions(batch, self._settings.seed, step=self.done, total_steps=self.total_steps)
@@ -281,11 +272,15 @@ class Training:
         """Where it is time to; the best network so far is kept."""
         if not self.validator.is_due(self.done):
             return
-        with self._ema.in_place_of_factors(), self.network.attached(), watcher.breakable():
+        with self.update.in_use(), self._ema.in_place_of_factors(), self.network.attached(), watcher.breakable():
             found = self.validator(self.done, watcher.on_validating)
         if self.validator.best is found:
             self.keeper.best()
         watcher.on_validation(found)
+
+    def _give_loha(self, watcher: Watcher) -> None:
+        if watcher.wants_loha(self.done):
+            watcher.on_loha(self.done, self.loha)
 
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
         every = self._settings.save_every_n_epochs

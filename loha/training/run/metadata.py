@@ -22,7 +22,7 @@ from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
 _LOSS_AND_NOISE = {
     "loss_type", "huber_schedule", "huber_c", "huber_scale", "debiased_estimation_loss", "min_timestep", "max_timestep",
     "scale_weight_norms", "noise_offset_random_strength", "multires_noise_iterations", "multires_noise_discount",
-    "ip_noise_gamma", "ip_noise_gamma_random_strength"}
+    "ip_noise_gamma", "ip_noise_gamma_random_strength", "zero_terminal_snr", "adaptive_noise_scale"}
 
 
 @dataclass(frozen=True)

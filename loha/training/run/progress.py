@@ -46,6 +46,8 @@ class Watcher:
         on_validating: (pictures done, of how many) in a validation.
         on_validation: after every validation.
         on_epoch: (epoch from 1, a function that makes the LoHa) after every epoch, the network off the models.
+        wants_loha: asked before the first step and after each, with the steps done, whether `on_loha` is to be called.
+        on_loha: (steps done, a function that makes the LoHa), the network off the models.
         should_stop: asked on every process before every step; true on any ends the run on all after it.
         breakable: around the part of each step that something from outside, such as a signal's handler, may break
             off with an exception of its own: nothing is changed in it. Outside of it that would lose the run.
@@ -55,6 +57,8 @@ class Watcher:
     on_validating: Callable[[int, int], None] = lambda done, number: None
     on_validation: Callable[[Validation], None] = lambda validation: None
     on_epoch: Callable[[int, Callable[[], Loha]], None] = lambda epoch, loha: None
+    wants_loha: Callable[[int], bool] = lambda done: False
+    on_loha: Callable[[int, Callable[[], Loha]], None] = lambda done, loha: None
     should_stop: Callable[[], bool] = lambda: False
     breakable: Callable[[], AbstractContextManager[None]] = nullcontext
 

@@ -66,13 +66,17 @@ def pack(state: RunState) -> tuple[dict[str, Tensor], dict[str, str]]:
                 tensors[f"optimiser.{index}.{key}"] = value
             else:
                 plain[str(index)][key] = value
+    groups = []
+    for index, group in enumerate(state.optimiser["param_groups"]):
+        groups.append({key: value for key, value in group.items() if not isinstance(value, Tensor)})
+        tensors |= {f"group.{index}.{key}": value for key, value in group.items() if isinstance(value, Tensor)}
     tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
     tensors["pictures"] = torch.tensor(state.fingerprint.pictures)
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     document = {
         "layout": _LAYOUT, "session": state.session, "step": state.step, "started": state.started,
         "facts": state.fingerprint.facts, "weights": state.fingerprint.weights,
-        "optimiser": plain, "groups": state.optimiser["param_groups"],
+        "optimiser": plain, "groups": groups,
         "schedule": state.schedule, "scaler": state.scaler,
         "validations": [asdict(one) for one in state.validations], "characters": dict(state.characters),
     }
@@ -94,6 +98,9 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
                 parameters[rest] = tensor
             elif kind == "ema":
                 ema[rest] = tensor
+            elif kind == "group":
+                index, _, key = rest.partition(".")
+                document["groups"][int(index)][key] = tensor
             elif kind == "optimiser":
                 index, _, key = rest.partition(".")
                 flat[int(index)][key] = tensor
@@ -109,7 +116,7 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RunSta
              for name, (total, showings) in document.get("characters", {}).items()}, ema,
             document["digest"] if is_old else "",
         )
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError("the file is not a training state") from error
 
 

@@ -17,7 +17,7 @@ from ..data import Latents, LossWeights, TrainingData, seed_for, varied
 from ..data.tags import character_of
 from ..models import Models
 from ..objective.loss import Step
-from ..objective.noise import Draw
+from ..objective.noise import Draw, adapted
 from ..randomness import stream
 from ..settings.hyper_parameters import TrainingSettings
 from .nan_loss import REMEDY
@@ -130,6 +130,8 @@ class Validator:
         latents = posterior.sample(torch.randn(1, *shape, generator=generator))
         noise = torch.randn(len(TIMESTEPS), *shape, generator=generator)
         if offset := self._settings.noise_offset:
+            if scale := self._settings.adaptive_noise_scale:
+                offset = adapted(offset, latents.cpu().float(), scale)
             noise = noise + offset * torch.randn(len(TIMESTEPS), shape[0], 1, 1, generator=generator)
         drawn = Draw(noise, torch.empty(0), torch.tensor(TIMESTEPS)).to(self._device)
         latents = latents.to(self._device).expand_as(drawn.noise)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from ...errors import SettingsError
 from .fields import MAX_SEED, check, option
+from .module_rates import rate_of
 
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
-MODEL_CARD, KOHYA = "model card", "kohya"
+TENSORBOARD = "tensorboard"
+MODEL_CARD, KOHYA, PIECEWISE = "model card", "kohya", "piecewise_constant"
 SCHEDULES = (MODEL_CARD, "cosine_with_restarts", "cosine", "constant", "linear", "polynomial", "cosine_with_min_lr",
-             "inverse_sqrt", "warmup_stable_decay")
+             "inverse_sqrt", "warmup_stable_decay", PIECEWISE)
 PRECISIONS = ("fp16", "bf16", "fp32")
 LOSSES = ("l2", "l1", "huber", "smooth_l1")
 HUBER_SCHEDULES = ("snr", "exponential", "constant")
@@ -90,7 +92,8 @@ class TrainingSettings:
     save_every_n_epochs: int = option(1, "Save after every n epochs; 0: at the end only.", low=0, high=100_000)
     keep_last: int = option(0, "Keep this many of the files of epochs and steps; 0: all.", low=0, high=100_000)
     sample_every_n_epochs: int = option(0, "Draw samples after every n epochs; 0: never.", low=0, high=100_000)
-    sample_prompts: str = option("", "One prompt a line, drawn with fixed seeds.")
+    sample_prompts: str = option(
+        "", "One prompt a line, drawn with fixed seeds; kohya's --n, --w, --h, --d, --l, --s may follow. Or a file.")
     base_model: str = option("", "The checkpoint trained on: read by the command line, noted in the file.")
     vae: str = option("", "Another VAE than the checkpoint's: read by the command line.")
     defaults: str = option(
@@ -159,9 +162,41 @@ class TrainingSettings:
     save_every_n_steps: int = option(
         0, "Save after every n steps too; 0: by epochs alone.", low=0, high=100_000_000, since="0.2.0")
     training_comment: str = option("", "A note in the file, for those who open it.", since="0.2.0")
+    keep_last_steps: int = option(
+        0, "Keep files of steps for so many steps, beside keep_last files of epochs; 0: they count in keep_last.",
+        low=0, high=100_000_000, since="0.2.0")
+    sample_every_n_steps: int = option(
+        0, "Draw samples after every n steps, where sample_every_n_epochs is 0; 0: by epochs alone.", low=0,
+        high=100_000_000, since="0.2.0")
+    sample_at_first: bool = option(False, "Draw samples before the first step too.", since="0.2.0")
+    lr_scheduler_type: str = option(
+        "", "A schedule of torch.optim.lr_scheduler instead of lr_scheduler, such as CosineAnnealingLR.", since="0.2.0")
+    lr_scheduler_args: str = option(
+        "", "Arguments of lr_scheduler_type, such as: T_max=1000 eta_min=1e-6; or step_rules of piecewise_constant.",
+        since="0.2.0")
+    zero_terminal_snr: bool = option(
+        False, "The last timestep is noise alone; for models that predict v.", since="0.2.0")
+    scale_v_pred_loss_like_noise_pred: bool = option(
+        False, "Weigh the loss of a model that predicts v as if it predicted noise.", since="0.2.0")
+    v_pred_like_loss: float = option(
+        0.0, "Add the loss as of v times this, where the model predicts noise; 0 is off.", low=0.0, high=1000.0,
+        since="0.2.0")
+    adaptive_noise_scale: float = option(
+        0.0, "Add this times the latents' mean to noise_offset; 0 is off.", low=-100.0, high=100.0, since="0.2.0")
+    log_with: str = option(
+        "none", "tensorboard: losses and rates for TensorBoard, where it is installed.", choices=("none", TENSORBOARD),
+        since="0.2.0")
+    logging_dir: str = option(
+        "", "Where logs go, the time behind it: read by the command line.", since="0.2.0")
+    block_lr_weights: str = option(
+        "", "25 factors on the U-Net's rate, of its blocks: 12 down, the middle, 12 up. Empty: none.", since="0.2.0")
+    module_lrs: str = option(
+        "", "Rates of modules by regular expressions, such as: attn1=1e-4, mid_block=0. The first that fits counts.",
+        since="0.2.0")
 
     def __post_init__(self) -> None:
         check(self)
+        rate_of(self.block_lr_weights, self.module_lrs)
         if not (self.train_unet or self.train_text_encoder):
             raise SettingsError(
                 "train_unet and train_text_encoder are both off: nothing is left to train. Turn one on."
@@ -173,7 +208,11 @@ class TrainingSettings:
         if self.lr_warmup_steps and self.lr_warmup_share:
             raise SettingsError(f"lr_warmup_steps {self.lr_warmup_steps} and lr_warmup_share {self.lr_warmup_share} "
                                 "exclude each other: set one of them to 0.")
-        if self.lr_scheduler == MODEL_CARD and (warmup := self.lr_warmup_steps or self.lr_warmup_share):
+        warmup = self.lr_warmup_steps or self.lr_warmup_share
+        if self.lr_scheduler_type and warmup:
+            raise SettingsError(f"lr_warmup_steps {warmup} and lr_scheduler_type exclude each other: torch's schedules "
+                                "have no warm-up before them. Set lr_warmup_steps to 0, or clear lr_scheduler_type.")
+        if self.lr_scheduler == MODEL_CARD and warmup:
             raise SettingsError(
                 f"lr_warmup_steps {warmup} and lr_scheduler {MODEL_CARD} exclude each other: its "
                 "schedule warms up over its first epoch. Set lr_warmup_steps to 0 or choose another schedule."
@@ -181,6 +220,18 @@ class TrainingSettings:
         if self.early_stop and not (self.validate_every_n_epochs or self.validate_every_n_steps):
             raise SettingsError(f"early_stop {self.early_stop} needs validations, and validate_every_n_epochs and "
                                 "validate_every_n_steps are both 0: set one of them, or early_stop to 0.")
+        if self.adaptive_noise_scale and not self.noise_offset:
+            raise SettingsError(f"adaptive_noise_scale {self.adaptive_noise_scale} is added to noise_offset, which is "
+                                "0: set noise_offset, or adaptive_noise_scale to 0.")
+        if self.scale_v_pred_loss_like_noise_pred and self.prediction == "epsilon":
+            raise SettingsError("scale_v_pred_loss_like_noise_pred is of models that predict v, and prediction is "
+                                "epsilon: set prediction (v_parameterization), or turn it off.")
+        if self.v_pred_like_loss and self.prediction == "v":
+            raise SettingsError(f"v_pred_like_loss {self.v_pred_like_loss} is of models that predict noise, and "
+                                "prediction is v: set it to 0.")
+        if self.ema_decay and self.optimizer.lower().endswith("schedulefree"):
+            raise SettingsError(f"ema_decay {self.ema_decay} and {self.optimizer} exclude each other: a schedule-free "
+                                "optimiser gives out a mean of its own. Set ema_decay to 0.")
         if self.min_timestep > self.max_timestep:
             raise SettingsError(f"min_timestep {self.min_timestep} is above max_timestep {self.max_timestep}: nothing "
                                 "lies between. Lower one or raise the other.")
