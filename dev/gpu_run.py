@@ -176,7 +176,17 @@ def _machine(cuda: bool) -> str:
     where = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}" if cuda else "no CUDA: a trial on the CPU"
     kit = Path(os.environ.get("GPU_KIT", ".gpu-kit"), "kit.json")
     packed = kit.read_text(encoding="utf-8").replace("\n", "") if kit.exists() else "no kit"
-    return f"{where}; Python {sys.version.split()[0]}, torch {torch.__version__}; {packed}; results in {OUT}"
+    return f"{where}{_driver()}; Python {sys.version.split()[0]}, torch {torch.__version__}; {packed}; results in {OUT}"
+
+
+def _driver() -> str:
+    """`, driver N`, or nothing where it cannot be asked."""
+    try:
+        told = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                              capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f", driver {told.split()[0]}" if told.strip() else ""
 
 
 if __name__ == "__main__":
