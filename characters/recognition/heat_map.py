@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,9 @@ def draw(found: Recognition, facts: Sequence[str] = (), second: Identity | None 
         bands.append(_Band(second.compared, {key: row.nearest for key, row in second.rows.items()}))
         lines.insert(1, "Below, by the identity model: per cent of the pictures of one person that are nearest to "
                         "whose references.")
-    left, wide = _longest(rows) + 2 * _GAP, max(len(band.columns) for band in bands) * _CELL + _GAP
+    cells = max(len(band.columns) for band in bands) * _CELL
+    left = _longest(rows) + 2 * _GAP
+    wide = max(cells, _longest(map(_title, found.strengths), _LETTER + 2)) + _GAP  # small casts: under a longer title
     width = max(left + wide * len(found.strengths), _longest(lines) + 2 * _GAP)
     tables = [band.top + len(rows) * _CELL + _GAP for band in bands]
     height = sum(tables) + round(len(lines) * _LETTER * 1.5) + _GAP
@@ -78,7 +80,7 @@ def draw(found: Recognition, facts: Sequence[str] = (), second: Identity | None 
 def _table(picture: Image.Image, band: _Band, drawn: Sequence[Character], strength: float, left: int, above: int
            ) -> None:
     pen = ImageDraw.Draw(picture)
-    title = f"strength {strength:g}" + (" (base model)" if strength == BASE else "")
+    title = _title(strength)
     pen.text((left, above + _GAP // 2), title, fill=_INK, font=font(_LETTER + 2, title))
     top = above + band.top
     for column, who in enumerate(band.columns):
@@ -98,6 +100,10 @@ def _table(picture: Image.Image, band: _Band, drawn: Sequence[Character], streng
                      font=font(_LETTER - 2), fill=_PAPER if share > 0.5 else _INK)
 
 
+def _title(strength: float) -> str:
+    return f"strength {strength:g}" + (" (base model)" if strength == BASE else "")
+
+
 def _upright(who: Character) -> Image.Image:
     """The name, read from below."""
     strip = Image.new("RGB", (_longest([who.name]) + 2, _CELL), _PAPER)
@@ -105,5 +111,5 @@ def _upright(who: Character) -> Image.Image:
     return strip.rotate(90, expand=True)
 
 
-def _longest(texts: Sequence[str]) -> int:
-    return max((round(font(_LETTER, text).getlength(text)) for text in texts), default=0)
+def _longest(texts: Iterable[str], letter: int = _LETTER) -> int:
+    return max((round(font(letter, text).getlength(text)) for text in texts), default=0)

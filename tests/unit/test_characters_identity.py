@@ -109,6 +109,12 @@ def test_the_heat_map_has_a_second_row_of_tables():
     assert 2 * 200 < full < 2 * 24 * 24  # Anna's and Berta's own cells at strength 1
 
 
+def test_titles_of_a_small_cast_stand_apart():
+    picture = draw(Recognition(CAST, [Seen("Anna", 1.0, ()), Seen("Anna", 0.0, ())]))
+    inked = "".join(" #"[column] for column in (picture[:24] < 128).all(2).any(0))
+    assert len([title for title in inked.split(" " * 12) if title.strip()]) == 2
+
+
 @pytest.mark.parametrize(("tags", "is_one"), [
     (("solo",), True), (("1girl", "solo", "smile"), True), (("1Boy",), True), (("1other", "solo"), True),
     ((), False), (("smile",), False), (("2girls",), False), (("1girl", "1boy"), False),
