@@ -111,7 +111,7 @@ def test_the_heat_map_has_a_second_row_of_tables():
 
 def test_titles_of_a_small_cast_stand_apart():
     picture = draw(Recognition(CAST, [Seen("Anna", 1.0, ()), Seen("Anna", 0.0, ())]))
-    inked = "".join(" #"[column] for column in (picture[:24] < 128).all(2).any(0))
+    inked = "".join(" #"[int(column)] for column in (picture[:24] < 128).all(2).any(0))
     assert len([title for title in inked.split(" " * 12) if title.strip()]) == 2
 
 
