@@ -76,6 +76,10 @@ class Factors(NamedTuple):
             torch.empty(2, *shape, dtype=dtype, device=self.w1_a.device) for shape in ((rows, rank), (rank, columns))
         )
         for place, (a, b) in enumerate(((self.w1_a, self.w1_b), (self.w2_a, self.w2_b))):
+            if b.shape[0] == rank:  # no need of parts and zeros: half the calls, which on small weights is what counts
+                left[place] = a
+                right[place] = b
+                continue
             left[place, :, : b.shape[0]] = a
             left[place, :, b.shape[0] :] = 0
             right[place, : b.shape[0]] = b
