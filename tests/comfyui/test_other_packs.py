@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -180,8 +181,10 @@ def test_packed_weights_are_left_alone_and_said(comfy, small_model, loha, pack, 
 
 
 def test_a_model_that_is_packed_throughout_says_what_helps(pack, small_model, loha, monkeypatch):
-    comfyui = importlib.import_module("shinymas_loha.patcher.comfyui")
+    comfyui, model_weights = (importlib.import_module(f"shinymas_loha.patcher.{name}")
+                              for name in ("comfyui", "model_weights"))
     monkeypatch.setattr(comfyui, "is_packed", lambda tensor: True)
+    monkeypatch.setattr(model_weights, "_known", WeakKeyDictionary())  # neither known before, nor remembered after
     binding = pack.patching.bind_to(loha, small_model[0], small_model[1], pack.patching.Strengths(1.0, 1.0))
     with pytest.raises(BindError, match="(?s)quantised numbers, packed as .* Load a checkpoint that is not quantised"):
         binding.demand(strict=False)
