@@ -185,3 +185,37 @@ def test_kohyas_network_args():
     for wrong in ("down_lr_weight=wave", "mid_lr_weight=x", "network_reg_lrs=attn1"):
         with pytest.raises(SettingsError, match=re.escape(wrong.partition("=")[2])):
             read(wrong)
+
+
+def test_ranks_by_name_are_kohyas(training):
+    """networks/lora_flux.py: the first expression found in a name gives its dimension, 0 leaves it out; alpha stays."""
+    run = training(network_rank=4, network_alpha=2.0, module_ranks="attn1_to_k=0, attn1=7, te_.*mlp=2")
+    plain = training(network_rank=4, network_alpha=2.0)
+    expected = {name: 7 if "attn1" in name else 2 if re.search("te_.*mlp", name) else 4
+                for name in plain.network.factors if "attn1_to_k" not in name}
+    found = {name: module.w1_b.shape[0] for name, module in run.network.modules_for_file().items()}
+    assert found == expected and set(found.values()) == {2, 4, 7}
+    assert all(module.alpha == 2.0 and module.w2_b.shape[0] == module.rank
+               for module in run.network.modules_for_file().values())
+    loha = run.run()
+    assert len(loha.modules) == len(expected)
+    further = training(network_rank=4, network_alpha=2.0, module_ranks="attn1_to_k=0, attn1=7, te_.*mlp=2")
+    further.go_on_from(loha)
+    for name, module in further.network.modules_for_file().items():
+        assert torch.equal(module.w1_a, loha.modules[name].w1_a), name
+
+
+@pytest.mark.parametrize(("ranks", "said"), [
+    ("attn1", "'attn1' is not PATTERN=RANK"), ("attn1=-1", "from 0 to 128"), ("attn1=129", "from 0 to 128"),
+    ("attn1=1.5", "a whole number"), ("(=4", "is not PATTERN=RANK"), ("lora_=0", "no module is left to train"),
+])
+def test_ranks_that_are_none(training, ranks, said):
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        training(module_ranks=ranks)
+
+
+def test_ranks_of_kohyas_network_args():
+    text = 'network_module = "lycoris.kohya"\nnetwork_args = ["algo=loha", "conv_dim=0", "network_reg_dims={}"]'
+    assert read_settings(text.format("attn1=8,ff_net=0")).settings.module_ranks == "attn1=8,ff_net=0"
+    with pytest.raises(SettingsError, match="network_reg_dims.*PATTERN=RANK"):
+        read_settings(text.format("attn1"))

@@ -37,6 +37,7 @@ PACKAGED = [
     ("transformers.Adafactor", ADAFACTOR, "relative_step=False warmup_init=True", 1e-3),
     ("SGDNesterov", "torch.optim.SGD", "", 1e-3),
 ]
+MUON = ("Muon", "torch.optim.Muon", "weight_decay=0.01", 1e-3)
 IDS = [f"{name}-{text}" for name, _, text, _ in PACKAGED]
 FREE = [one for one in PACKAGED if one[0].endswith("ScheduleFree")]
 
@@ -105,7 +106,7 @@ def training(tiny_models, tiny_data, tiny_settings, tmp_path):
     return make
 
 
-@pytest.mark.parametrize(("name", "path", "text", "rate"), PACKAGED, ids=IDS)
+@pytest.mark.parametrize(("name", "path", "text", "rate"), [*PACKAGED, MUON], ids=[*IDS, "Muon"])
 def test_a_run_goes_on_bit_for_bit_with_each(training, name, path, text, rate):
     _class(path)
     chosen = {"optimizer": name, "optimizer_args": text, "learning_rate": rate}
@@ -196,3 +197,10 @@ def test_kohyas_names_in_a_configuration():
     assert read_settings('optimizer_type = "SGDNesterov"\noptimizer_args = ["momentum=0.8"]').settings
     optimiser, _ = make_optimiser("Adafactor", [{"params": _parameters(), "lr": 1e-3}])
     assert type(optimiser) is torch.optim.Adafactor
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_takes_matrices_alone(training):
+    """Every factor of a flat LoHa is one; a Tucker core is none."""
+    with pytest.raises(SettingsError, match="Muon.*2D"):
+        training(optimizer="Muon", learning_rate=1e-3, module_set="all", use_tucker=True, module_filter="*conv1")

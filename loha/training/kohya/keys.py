@@ -156,8 +156,8 @@ KEYS: dict[str, Key] = {
     "network_module": Key(Part.NETWORK, why="`lycoris.kohya`, or kohya's own `networks.loha`; any other is refused"),
     "network_args": Key(Part.NETWORK, why="`algo=loha` with preset (LyCORIS's, but ia3), conv_dim, conv_alpha, "
                                           "use_tucker, rank_dropout, module_dropout, down_lr_weight and its "
-                                          "kin, network_reg_lrs; what a LoHa here has not is "
-                                          "refused"),
+                                          "kin, network_reg_lrs, network_reg_dims; what a LoHa "
+                                          "here has not is refused"),
     "network_train_unet_only": Key(Part.NETWORK, False, why="train_text_encoder", when_off=False),
     "network_train_text_encoder_only": Key(Part.NETWORK, False, why="train_unet", when_off=False),
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ....text import show
 from ...errors import SettingsError
-from ..settings.module_rates import block_weights, kohyas_blocks, module_rates
+from ..settings.module_rates import block_weights, kohyas_blocks, module_ranks, module_rates
 from .findings import Findings
 
 _KOHYAS_OWN = "networks.loha"
@@ -101,6 +101,12 @@ def network_settings(values: Mapping[str, Any], rank: int, found: Findings) -> d
         if name in arguments:
             changes[name] = read.number(name, float, 0.0)
     changes |= _rates(arguments, read)
+    if ranks := arguments.pop("network_reg_dims", ""):
+        try:
+            module_ranks(ranks)
+            changes["module_ranks"] = ranks
+        except SettingsError as error:
+            read.refuse("network_reg_dims", ranks, str(error))
     for name in _OFF:
         if (text := arguments.pop(name, "")).lower() not in _NO:
             read.refuse(name, text, "this LoHa does not have it: take it out")

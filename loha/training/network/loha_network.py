@@ -19,6 +19,7 @@ from ...module import Loha, LohaModule
 from ..data import seed_for
 from ..models import Models, differentiable
 from ..settings.hyper_parameters import TrainingSettings
+from ..settings.module_rates import rank_of
 from .forward import merged_forward
 from .grouped import grouped_layers
 from .parameters import LohaParameters
@@ -52,6 +53,8 @@ class LohaNetwork(nn.Module):
                 rank, alpha = settings.conv_shape
             else:
                 rank, alpha = settings.network_rank, settings.network_alpha
+            if own := rank_of(settings.module_ranks, name):
+                rank, alpha = own, settings.network_alpha  # the network's alpha, as in kohya's
             parameters = LohaParameters(layer.weight.shape, rank, alpha, tucker=wide and settings.use_tucker)
             if settings.scale_weight_norms:
                 parameters.scalar = torch.ones(())

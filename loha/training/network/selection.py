@@ -10,6 +10,7 @@ from torch import nn
 from ....text import show
 from ...errors import SettingsError
 from ..settings.hyper_parameters import TrainingSettings
+from ..settings.module_rates import rank_of
 
 _TEXT = ("_q_proj", "_k_proj", "_v_proj", "_out_proj", "_mlp_fc1", "_mlp_fc2")
 _SMALL = ("_time_emb_proj", "_conv_shortcut", "_time_embedding_linear_1", "_time_embedding_linear_2")
@@ -30,11 +31,13 @@ def select(layers: Mapping[str, nn.Module], settings: TrainingSettings) -> dict[
         if _in_set(name, layer, settings.module_set)
         and (settings.train_text_encoder if is_text(name) else settings.train_unet)
         and (not patterns or any(fnmatchcase(name, pattern) for pattern in patterns))
+        and rank_of(settings.module_ranks, name) != 0
     }
     if not chosen:
         raise SettingsError(
             f"no module is left to train: module_set {settings.module_set}, module_filter "
-            f"{show(repr(settings.module_filter))}. The model has {len(layers)} modules with kohya names such as "
+            f"{show(repr(settings.module_filter))}, module_ranks {show(repr(settings.module_ranks))}. The model has "
+            f"{len(layers)} modules with kohya names such as "
             f"{show(next(iter(layers), '(none)'))}."
         )
     for name, layer in chosen.items():

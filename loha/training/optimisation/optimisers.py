@@ -49,8 +49,8 @@ _DISTRIBUTIONS = {"prodigyplus": "prodigy-plus-schedule-free"}
 # They find the rate by themselves, around a given one that is best left at 1; and one for all.
 _ADAPTIVE, _ONE_RATE = ("prodigyopt.", "dadaptation.", "prodigyplus."), ("prodigyopt.", "dadaptation.")
 _LOW_RATE = 0.1
-# LBFGS needs a closure, SparseAdam sparse gradients, and Muon takes no text encoder of mixed shapes.
-_UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+# LBFGS needs a closure, SparseAdam sparse gradients.
+_UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}
 _IN_TORCH = {
     name.lower(): name for name, item in vars(torch.optim).items()
     if inspect.isclass(item) and issubclass(item, Optimizer) and name not in _UNFIT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...errors import SettingsError
 from .fields import MAX_SEED, check, option
-from .module_rates import rate_of
+from .module_rates import module_ranks, rate_of
 
 MODULE_SETS = ("attention-mlp", "linear", "all")
 INITIALISATIONS = ("lycoris-2023-07", "lycoris-2023-03")
@@ -193,10 +193,14 @@ class TrainingSettings:
     module_lrs: str = option(
         "", "Rates of modules by regular expressions, such as: attn1=1e-4, mid_block=0. The first that fits counts.",
         since="0.2.0")
+    module_ranks: str = option(
+        "", "Ranks of modules by regular expressions, such as: attn1=8, mid_block=0, which leaves them out.",
+        since="0.2.0", widget=False)
 
     def __post_init__(self) -> None:
         check(self)
         rate_of(self.block_lr_weights, self.module_lrs)
+        module_ranks(self.module_ranks)
         if not (self.train_unet or self.train_text_encoder):
             raise SettingsError(
                 "train_unet and train_text_encoder are both off: nothing is left to train. Turn one on."

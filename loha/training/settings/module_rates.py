@@ -1,10 +1,11 @@
-"""Learning rates of parts of the network: by kohya's blocks of the U-Net, and by patterns of modules' names."""
+"""Rates and ranks of parts of the network: by kohya's blocks of the U-Net, and by patterns of modules' names."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from ....text import show
 from ...errors import SettingsError
@@ -13,7 +14,7 @@ from ...errors import SettingsError
 SIDE = 12
 BLOCKS = 2 * SIDE + 1
 _UP_DOWN = re.compile(r"(up|down)_blocks_(\d+)_(resnets|upsamplers|downsamplers|attentions)_(\d+)_")
-_MOST = 10.0
+_MOST, MOST_RANK = 10.0, 128
 
 
 def block_of(name: str) -> int | None:
@@ -46,17 +47,31 @@ def block_weights(text: str) -> tuple[float, ...]:
 
 def module_rates(text: str) -> tuple[tuple[re.Pattern[str], float], ...]:
     """(pattern, rate) of `module_lrs`, such as `attn1=1e-4, _mid_block_=0`. Raises `SettingsError`."""
+    return _by_pattern("module_lrs", text, float, _MOST, f"RATE, a regular expression and a rate from 0 to {_MOST:g}")
+
+
+def module_ranks(text: str) -> tuple[tuple[re.Pattern[str], int], ...]:
+    """(pattern, rank) of `module_ranks`, such as `attn1=8, _mid_block_=0`. Raises `SettingsError`."""
+    return _by_pattern("module_ranks", text, int, MOST_RANK,
+                       f"RANK, a regular expression and a whole number from 0 to {MOST_RANK}")
+
+
+def rank_of(text: str, name: str) -> int | None:
+    """The rank that `module_ranks` gives a module: of the first pattern that is found in its name; 0 leaves it out."""
+    return next((rank for pattern, rank in module_ranks(text) if pattern.search(name)), None)
+
+
+def _by_pattern(setting: str, text: str, kind: type, most: float, expected: str) -> tuple[tuple[re.Pattern, Any], ...]:
     found = []
     for part in filter(None, map(str.strip, text.split(","))):
-        pattern, equals, rate = (piece.strip() for piece in part.rpartition("="))
+        pattern, equals, number = (piece.strip() for piece in part.rpartition("="))
         try:
-            value = float(rate)
-            if not (equals and pattern and 0 <= value <= _MOST):
+            value = kind(number)
+            if not (equals and pattern and 0 <= value <= most):
                 raise ValueError(part)
             found.append((re.compile(pattern), value))
         except (ValueError, re.error, OverflowError, RecursionError) as error:
-            raise SettingsError(f"module_lrs: {show(repr(part), 200)} is not PATTERN=RATE, a regular expression and a "
-                                f"rate from 0 to {_MOST:g}") from error
+            raise SettingsError(f"{setting}: {show(repr(part), 200)} is not PATTERN={expected}") from error
     return tuple(found)
 
 
