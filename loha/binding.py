@@ -103,12 +103,12 @@ def bind(loha: Loha, targets: Iterable[Target], strength: Callable[[Target], flo
     Raises:
         BindError: two modules of the file name one weight.
     """
-    return at_strength(find_fits(loha, targets, names=names, absent=absent, model=model), strength, block_weight)
+    return at_strength(loha, find_fits(loha, targets, names=names, absent=absent, model=model), strength, block_weight)
 
 
-def at_strength(fits: Fits, strength: Callable[[Target], float] = lambda target: 1.0,
+def at_strength(loha: Loha, fits: Fits, strength: Callable[[Target], float] = lambda target: 1.0,
                 block_weight: Callable[[Target], float] = lambda target: 1.0) -> Binding:
-    """What `bind` makes of these at a strength: all that depends on one."""
+    """What `bind` makes of a file and its fits at a strength: all that depends on one."""
     modules: dict[str, Bound] = {}
     others: dict[str, Bound] = {}
     skipped: dict[str, Skip] = {}
@@ -131,7 +131,7 @@ def at_strength(fits: Fits, strength: Callable[[Target], float] = lambda target:
             skipped[name] = skip
         else:
             (modules if isinstance(module, LohaModule) else others)[name] = Bound(module, target, wanted)
-    return Binding(fits.loha, modules, others, skipped, tuple(unknown), fits.made_for, fits.model)
+    return Binding(loha, modules, others, skipped, tuple(unknown), fits.made_for, fits.model)
 
 
 def _off(target: Target, strength: float, block_weight: float) -> Skip:

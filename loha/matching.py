@@ -39,14 +39,13 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """Every module of a file beside a model's weights, in the file's order.
+    """Every module of a file beside a model's weights, in the file's order. Without the file, which may remember it.
 
     Args:
         modules: (name, where it fits or why nowhere); None for a name that means nothing in this model.
         made_for, model: base models of the file and of the model.
     """
 
-    loha: Loha
     modules: tuple[tuple[str, Fit | Skip | None], ...]
     made_for: Base
     model: Base
@@ -67,7 +66,7 @@ def find_fits(loha: Loha, targets: Iterable[Target], *, names: Callable[[], Mapp
     if made_for.excludes(model_base):
         skip = Skip(f"made for {made_for.name}, and the model is {model_base.name}")
         found += [(name, skip) for name in (*loha.modules, *loha.others)]
-        return Fits(loha, tuple(found), made_for, model_base)
+        return Fits(tuple(found), made_for, model_base)
 
     owners: dict[object, str] = {}
     for name, module in [*loha.modules.items(), *loha.others.items()]:
@@ -94,7 +93,7 @@ def find_fits(loha: Loha, targets: Iterable[Target], *, names: Callable[[], Mapp
         fault = misfit(module, target, target.shape if is_bias else _bias_shape(place, by_weight))
         sure = fault is None and stays_finite(module, target, _STRONG)
         found.append((name, Fit(module, target, fault, _STRONG if sure else 0.0)))
-    return Fits(loha, tuple(found), made_for, model_base)
+    return Fits(tuple(found), made_for, model_base)
 
 
 class _Places:

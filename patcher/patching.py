@@ -62,7 +62,7 @@ def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengt
     if fits is None:
         fits = find_fits(loha, (*unet, *(text or ())), names=names, absent=absent, model=base)
         known[:] = [(unet, text, base, absent, fits), *known[:_KNOWN_FITS - 1]]
-    return at_strength(fits, strengths.of, strengths.block)
+    return at_strength(loha, fits, strengths.of, strengths.block)
 
 
 def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_text: bool) -> Binding:

@@ -53,8 +53,8 @@ class _Merged:
 
     Args:
         follows: weight → merge, of the patcher whose patches the whole model holds; None where nobody knows.
-        parameters: those that hold a merge. Held weakly: ComfyUI frees VRAM by replacing them, often without
-            a word to us.
+        parameters: those that hold a merge, or did and have their original kept. Held weakly: ComfyUI frees VRAM
+            by replacing them, often without a word to us.
         originals: unpatched weights kept on the GPU, from the first changed strength on.
         groups: layer of patches and its weights → a `Group`, and the parameters and factors it was made over.
         needs: bytes that the last sampling was expected to take.
@@ -92,10 +92,11 @@ class _Merged:
             return release
 
         self.follows = follows
-        self.parameters = {weight: held for weight, held in self.parameters.items() if weight in follows}
+        watched = follows.keys() | self.originals.keys()
+        self.parameters = {weight: held for weight, held in self.parameters.items() if weight in watched}
         for weight, held in written.items():
             known = self.parameters.get(weight)
-            if weight in follows and (known is None or known() is not held):
+            if weight in watched and (known is None or known() is not held):
                 self.parameters[weight] = ref(held, release_of(weight))
 
 
@@ -137,8 +138,9 @@ def _loaded(patcher: ModelPatcher, *_: Any) -> None:
 
 def _was_unloaded(patcher: ModelPatcher, merged: _Merged) -> bool:
     """Whether no parameter that held a merge is in place any more; false where there was none to tell by."""
-    now = parameters(patcher, merged.parameters)
-    gone = [held() is None or held() is not now[weight] for weight, held in merged.parameters.items()]
+    held = {weight: merged.parameters[weight] for weight in merged.parameters.keys() & merged.follows.keys()}
+    now = parameters(patcher, held)
+    gone = [one() is None or one() is not now[weight] for weight, one in held.items()]
     return bool(gone) and all(gone)
 
 

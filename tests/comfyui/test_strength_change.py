@@ -278,10 +278,11 @@ def test_weights_first_patched_while_they_are_streamed(small_model, loha, apply)
         everywhere.detach()
 
 
+@pytest.mark.parametrize("blocks", [None, dict.fromkeys(BLOCKS, 1.0) | {"MID": 0.0}])
 @pytest.mark.parametrize("unload", ["another model", "partly"])
-def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, loha, apply, pack, unload):
-    """ComfyUI counts on the memory that it has freed."""
-    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9)
+def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, loha, apply, pack, unload, blocks):
+    """ComfyUI counts on the memory that it has freed, of weights that hold nothing any more as well."""
+    first, second = apply(small_model[0], loha, 0.6), apply(small_model[0], loha, 0.9, blocks)
     _load(comfy, first)
     _load(comfy, second)
     kept = pack.module._state(second)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import wraps
 from types import SimpleNamespace
 
 import pytest
 import torch
-from shinymas_loha.loha import files
+from lohas import Layout, random_module
+from shinymas_loha.loha import Loha, files
 
 QUERY = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"
 
@@ -161,6 +164,22 @@ def test_a_cancelled_change_leaves_the_encoder_plain(comfy, small_model, apply, 
     now = small_model[1].patcher.model.state_dict()
     assert all(torch.equal(now[name], plain[1][name]) for name in plain[1])
     assert _same(_encode(second), _freshly(comfy, second))
+
+
+def test_a_file_that_knows_its_places_goes_without_a_collection(pack, small_model):
+    """With it go its factors, which may lie on a GPU: ComfyUI counts memory without waiting for a collection."""
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    loha = Loha({name: random_module(Layout((320, 320)))})
+    gc.collect()
+    gc.disable()
+    try:
+        pack.patching.bind_to(loha, *small_model[:2], pack.patching.Strengths(1.0, 1.0))
+        assert loha.memo["fits"]
+        gone = weakref.ref(loha)
+        del loha
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_another_strength_searches_no_places(pack, small_model, loha, apply, monkeypatch):

@@ -57,6 +57,7 @@ class GroupedLayers:
         self._layers, self._factors = layers, factors
         self._stamped = dict(factors.items())  # a plain dict is the faster one
         self._places: list[int] = []
+        self._seen: list[Tensor] = []  # the parameters merged last: no other may get the id of one that is gone
         self._weights: dict[torch.dtype, _Weights] = {}
         self._tools: list[GroupedGradients] = []  # one for each rank
         self._tool_of: dict[str, tuple[int, int]] = {}  # name → which tool, and the module's place in it
@@ -79,6 +80,10 @@ class GroupedLayers:
         return _Layer.apply(x.to(dtype), self._factors[name].hada_w1_a, self, name, self._layers[name],
                             self._weights[dtype].merged[name])
 
+    def stamp(self, name: str) -> tuple[int, ...]:
+        """Of the module's factors as they are."""
+        return self._stamped[name].stamp
+
     def forget(self) -> None:
         """What was merged is out of date, and what waits is not wanted."""
         for weights in self._weights.values():
@@ -89,7 +94,7 @@ class GroupedLayers:
     def release(self) -> None:
         """Give the memory back; all is made anew when it is next asked for."""
         self.forget()
-        self._weights, self._tools, self._tool_of, self._places = {}, [], {}, []
+        self._weights, self._tools, self._tool_of, self._places, self._seen = {}, [], {}, [], []
 
     def add(self, name: str, grad: Tensor) -> None:
         """Take ∂L/∂W (out, in·kernel), contiguous; the factors' `.grad` have it at the end of this backward."""
@@ -122,13 +127,13 @@ class GroupedLayers:
                         self._write(self._tools[number], grads, adds)
 
     def _has_gradients(self, name: str) -> bool:
-        """Whether the factors have some already, as in the second batch of a step: then they are in the results."""
+        """Whether any factor has some already, as in the second batch of a step: then all are in the results."""
         parameters = self._parameters(name)
-        if parameters[0].grad is None:
+        if all(parameter.grad is None for parameter in parameters):
             return False
         for parameter, result in zip(parameters, self._results(name), strict=True):
             if parameter.grad is not result:
-                parameter.grad = result.copy_(parameter.grad)
+                parameter.grad = result.zero_() if parameter.grad is None else result.copy_(parameter.grad)
         return True
 
     def _write(self, tool: GroupedGradients, grads: dict[str, Tensor], adds: bool) -> None:
@@ -154,6 +159,7 @@ class GroupedLayers:
         if not all([attempt(Route(GROUPED_TRITON), merge) for merge in weights.merges]):
             weights.merges, weights.merged = [], {}
         weights.stamps = {name: factors.stamp for name, factors in self._stamped.items()}
+        self._seen = [parameter for name in weights.merged for parameter in self._parameters(name)]
         return weights
 
     def _find_places(self) -> None:
@@ -222,6 +228,7 @@ class _Layer(torch.autograd.Function):
                 layer: nn.Linear | nn.Conv2d, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         ctx.grouped, ctx.name, ctx.layer, ctx.weight = grouped, name, layer, weight
+        ctx.stamp = grouped.stamp(name)
         bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, bias)
@@ -231,6 +238,8 @@ class _Layer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor):
         (x,) = ctx.saved_tensors
+        if ctx.grouped.stamp(ctx.name) != ctx.stamp:  # as torch says of tensors that it saves itself
+            raise RuntimeError(f"the factors of {ctx.name} have been changed between forward and backward")
         layer, weight = ctx.layer, ctx.weight
         wants_x, wants_factors = ctx.needs_input_grad[:2]
         grad_x = grad_weight = None

@@ -126,6 +126,11 @@ class LohaNetwork(nn.Module):
         """No dropout until the next `begin_step`."""
         self._dropped, self._rank_masks = frozenset(), {}
 
+    def release_merged(self) -> None:
+        """Give back the memory of what was merged together; it is made anew when it is next asked for."""
+        if self._grouped:
+            self._grouped.release()
+
     def limit_norms(self) -> None:
         """Scale every module's ΔW down to `scale_weight_norms`, where that is chosen."""
         if self._settings.scale_weight_norms:
@@ -156,8 +161,7 @@ class LohaNetwork(nn.Module):
                     replace(layer, partial(self._forward, name, layer, layer.forward))
                 yield
         finally:
-            if self._grouped:
-                self._grouped.release()
+            self.release_merged()
             for module, before in reversed(replaced):
                 if before is None:
                     del module.forward

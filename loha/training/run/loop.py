@@ -254,6 +254,7 @@ class Training:
         # Memory is the likeliest thing to be short of: what the step held goes before the reduction takes its own.
         traceback.clear_frames(error.__traceback__)
         self.update.forget_gradients()
+        self.network.release_merged()
         # Where even this fails, they learn of it once this process leaves.
         with suppress(Exception):
             told = torch.zeros(2 + self.characters.told, device=self._models.device)

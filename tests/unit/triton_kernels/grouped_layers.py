@@ -156,6 +156,72 @@ def test_changed_factors_are_seen_and_those_changed_behind_torch_s_back_after_fo
     assert error() <= 1e-5
 
 
+def test_a_factor_in_the_place_of_one_that_is_gone_is_another():
+    """Python gives the id of an object that is gone to the next one."""
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    x = _input("even", layers["even"])
+    for seed in range(20):
+        assert together.covers("even", x)
+        values = torch.full_like(factors["even"].hada_w1_b, seed + 2.0)
+        factors["even"].hada_w1_b = None
+        factors["even"].hada_w1_b = nn.Parameter(values)
+        assert together.covers("even", x)
+        with torch.no_grad():
+            found = together.forward("even", x)
+        assert relative_error(found, _expected(layers["even"], factors["even"], x)[0].detach()) <= 1e-5
+
+
+def test_factors_changed_between_forward_and_backward_are_refused():
+    """Of the weights and factors of the forward pass nothing is left by then: gradients would be of others."""
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    x = _input("even", layers["even"]).requires_grad_()
+    assert together.covers("even", x)
+    y = together.forward("even", x)
+    with torch.no_grad():
+        factors["even"].hada_w1_a.mul_(3)
+    assert together.covers("even", x)
+    with pytest.raises(RuntimeError, match="even have been changed between"):
+        y.sum().backward()
+
+
+def test_a_process_that_fails_gives_back_what_was_merged_before_it_tells_the_others(monkeypatch):
+    from types import SimpleNamespace
+
+    from shinymas_loha.bench.suite.small_models import small_models
+    from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+    from shinymas_loha.loha.training.run.loop import Training
+    from shinymas_loha.loha.training.settings import TrainingSettings
+
+    network = LohaNetwork(small_models((32,), 64, torch.device(DEVICE)), TrainingSettings(
+        network_rank=2, max_token_length=75, module_filter="*mid_block*attn1*"))
+    held = []
+    world = SimpleNamespace(size=2, sum_gradients=lambda *_, **__: held.append(dict(network._grouped._weights)))
+    run = SimpleNamespace(_world=world, network=network, characters=SimpleNamespace(told=0), _models=network._models,
+                          update=SimpleNamespace(parameters=[], forget_gradients=lambda: None))
+    name = next(iter(network.factors))
+    assert network._grouped.covers(name, torch.ones(1, device=DEVICE))
+    Training._tell_the_others(run, MemoryError())
+    assert held == [{}]
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_a_gradient_taken_from_one_factor_leaves_the_others_theirs(gone):
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    x = _input("even", layers["even"])
+    parameters = _parameters(factors["even"])
+    for batch in range(2):
+        assert together.covers("even", x)
+        (together.forward("even", x).square().sum() / 2).backward()
+        if batch == 0:
+            parameters[gone].grad = None
+    _, (_, *grads) = _expected(layers["even"], factors["even"], x)
+    for place, (parameter, truth) in enumerate(zip(parameters, grads, strict=True)):
+        _close(parameter.grad, truth if place == gone else 2 * truth, 2e-5)
+
+
 def test_a_backward_after_all_was_released_has_its_weights():
     layers, factors = _network(4)
     together = grouped.GroupedLayers(layers, factors)
