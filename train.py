@@ -99,6 +99,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
     from shinymas_loha.loha.training.run.outcome import validation_line
     from shinymas_loha.loha.training.run.progress import Stopped, Watcher
     from shinymas_loha.patcher import loras
+    from shinymas_loha.patcher.trainer.base import base_files
     from shinymas_loha.patcher.trainer.run import prepare
     from tqdm import tqdm
 
@@ -130,7 +131,7 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
             start=files.read(given.resume) if given.resume else None,
             output=output,
             cache=user / "latents",
-            base=_base_files(checkpoint, vae_file) if world.is_first else BaseFiles(),
+            base=base_files(checkpoint, vae_file or None, user / "hashes.json") if world.is_first else BaseFiles(),
             logs=lambda name: _logs(settings.logging_dir, output / name))
     if run.resumption:
         say(run.resumption)
@@ -284,13 +285,6 @@ def _logs(logging_dir: str, run: Path) -> Path:
     if not logging_dir:
         return run / "logs"
     return Path(logging_dir + time.strftime("%Y%m%d%H%M%S", time.localtime())) / "network_train"
-
-
-def _base_files(checkpoint: Path, vae_file: Path | str):
-    from shinymas_loha.loha.files.hashes import file_hashes
-    from shinymas_loha.loha.training.run.metadata import BaseFiles
-
-    return BaseFiles(*file_hashes(checkpoint), *(file_hashes(vae_file) if vae_file else ()))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ class TrainLoha(io.ComfyNode):
                         "file and connect it to `resume` to go on without losing a step.",
             search_aliases=["training", "fine-tune", "lycoris", "kohya", "shinymas"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             inputs=[
                 io.Model.Input("model", tooltip="The U-Net to train for. It is not changed."),
                 io.Clip.Input("clip", tooltip="The text encoder. It is not changed."),
@@ -224,6 +224,7 @@ class TrainLoha(io.ComfyNode):
     def execute(cls, model, clip, vae, data: TrainingData, settings: TrainingSettings,
                 resume: Loha | None = None) -> io.NodeOutput:
         from ..loha.training.run.chart import loss_chart
+        from ..patcher.trainer.base import base_of_graph
         from ..patcher.trainer.display import Display, RunView
         from ..patcher.trainer.run import memory_advice, prepare
         from ..patcher.trainer.samples import Samples
@@ -232,10 +233,12 @@ class TrainLoha(io.ComfyNode):
         began = time.monotonic()
         settings = with_known_start(settings)
         view, run = RunView(cls.hidden.unique_id), None
+        user = Path(folder_paths.get_user_directory()) / "shinymas"
         try:
             with memory_advice(view.advise):
+                base, notes = base_of_graph(cls.hidden.prompt, cls.hidden.unique_id, user / "hashes.json", view.say)
                 run = prepare(model, clip, vae, data, settings, start=resume, output=loras.folder(),
-                              cache=Path(folder_paths.get_user_directory()) / "shinymas" / "latents",
+                              cache=user / "latents", base=base, notes=notes,
                               logs=lambda run: Path(folder_paths.get_output_directory()) / "shinymas" / run / "logs")
                 samples = Samples(model, clip, vae, run, data.options.resolution, settings)
                 loha = run.go(Display(view, cls.hidden.unique_id, run, samples).watcher())

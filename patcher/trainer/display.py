@@ -49,6 +49,10 @@ class RunView:
         self._curve = {"total": total, "points": thinned(losses, _POINTS), "validation": validation[-_POINTS:]}
         self._send(line=line)
 
+    def say(self, line: str) -> None:
+        """What goes on before the first step."""
+        self._send(line=line)
+
     def advise(self, text: str) -> None:
         """What a person can do about an error that is not ours to word: into the log, and before the last word."""
         _log.error("%s", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ class Run:
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,
             start: Loha | None = None, world: World = World(), base: BaseFiles = BaseFiles(),  # noqa: B008
-            logs: Callable[[str], Path] | None = None) -> Run:
+            logs: Callable[[str], Path] | None = None, notes: Sequence[str] = ()) -> Run:
     """Check everything that can be checked before the first step, and load the models.
 
     Args:
@@ -150,8 +150,9 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
         start: a LoHa to go on from: exactly, where its run's state lies beside its file and nothing
             that matters has changed, else from its weights.
         world: all processes of the run; each must come here.
-        base: hashes of the files that are trained on, for the metadata.
+        base: names and hashes of the files that are trained on, for the metadata.
         logs: the folder for TensorBoard's events of the run whose folder has this name; None: none are written.
+        notes: what a person should know besides, one sentence each.
 
     Raises:
         LohaError: of whichever kind says what must be changed.
@@ -166,7 +167,7 @@ def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *,
     check_validation(settings, data)
     models = TrainingModels(model, clip, vae, settings.mixed_precision)
     models.load()
-    notes = list(models.notes)
+    notes = [*notes, *models.notes]
     with torch.inference_mode(False):
         loaded = models.models()
         latents = Latents(data, loaded.encode, folder=cache, vae_key=loaded.vae_key)

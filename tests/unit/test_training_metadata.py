@@ -2,10 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
-from shinymas_loha.loha.training.data import CaptionOptions, DataOptions, FolderOptions, TrainingData, index_pictures
+from shinymas_loha.loha.training.data import (
+    CaptionOptions,
+    DataOptions,
+    FolderOptions,
+    TrainingData,
+    index_pictures,
+    training_data,
+)
 from shinymas_loha.loha.training.run.metadata import BaseFiles, RunFacts, training_metadata
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
@@ -50,7 +58,7 @@ def test_every_demanded_key_is_there_as_text(data):
     assert metadata["ss_sd_model_name"] == "anime.ckpt"
     assert (metadata["ss_sd_model_hash"], metadata["ss_new_sd_model_hash"]) == ("0123abcd", "ab" * 32)
     assert (metadata["ss_vae_hash"], metadata["ss_new_vae_hash"]) == ("4567cdef", "cd" * 32)
-    assert "ss_training_comment" not in metadata
+    assert metadata["ss_training_comment"] == "None"
     noted = training_metadata(TrainingSettings(training_comment="for tests"), data, RUN)
     assert noted["ss_training_comment"] == "for tests"
     assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("16", "1.0")
@@ -61,6 +69,58 @@ def test_every_demanded_key_is_there_as_text(data):
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert metadata["modelspec.prediction_type"] == "epsilon"
     assert metadata["modelspec.date"] == "2023-03-28T11:40:00"
+
+
+# What sd-scripts' train_network.py writes of a run with nothing but its defaults, as of this page's settings.
+ASKED_FOR_NOTHING = {
+    "network_dropout": "None", "full_fp16": "False", "lowram": "False", "noise_offset": "None",
+    "multires_noise_iterations": "None", "multires_noise_discount": "0.3", "adaptive_noise_scale": "None",
+    "zero_terminal_snr": "False", "training_comment": "None", "caption_dropout_rate": "0.0",
+    "caption_dropout_every_n_epochs": "0", "caption_tag_dropout_rate": "0.0", "face_crop_aug_range": "None",
+    "prior_loss_weight": "1.0", "min_snr_gamma": "None", "scale_weight_norms": "None", "ip_noise_gamma": "None",
+    "debiased_estimation": "False", "noise_offset_random_strength": "False",
+    "ip_noise_gamma_random_strength": "False", "loss_type": "l2", "huber_schedule": "snr", "huber_scale": "1.0",
+    "huber_c": "0.1", "num_validation_images": "0", "validation_seed": "None", "validation_split": "0.0",
+    "max_validation_steps": "None", "validate_every_n_epochs": "None", "validate_every_n_steps": "None",
+    "resize_interpolation": "None", "color_aug": "False", "flip_aug": "False", "random_crop": "False",
+}
+
+
+def test_what_was_not_asked_for_is_told_as_kohyas_scripts_do(data):
+    metadata = training_metadata(TrainingSettings(), data, RUN)
+    assert {key: metadata.get(f"ss_{key}") for key in ASKED_FOR_NOTHING} == ASKED_FOR_NOTHING
+    # Of kohya's scripts alone, and what nobody chose.
+    assert not {"ss_sd_scripts_commit_hash", "ss_min_timestep", "modelspec.timestep_range"} & metadata.keys()
+
+
+def test_what_was_asked_for_is_told(data, tmp_path):
+    settings = TrainingSettings(
+        loss_type="huber", huber_c=0.2, scale_weight_norms=1.0, ip_noise_gamma=0.1, multires_noise_iterations=6,
+        debiased_estimation_loss=True, noise_offset=0.05, adaptive_noise_scale=0.01, min_timestep=10,
+        validate_every_n_steps=5, prediction="v", zero_terminal_snr=True)
+    folder = FolderOptions(tmp_path, captions=CaptionOptions(dropout_every_n_epochs=3), validation_split=0.25)
+    options = DataOptions((folder,), resolution=256, prior_loss_weight=0.5, validation_seed=7)
+    metadata = training_metadata(settings, training_data(index_pictures(options), options), RUN)
+    assert {key: metadata[f"ss_{key}"] for key in (
+        "loss_type", "huber_c", "scale_weight_norms", "ip_noise_gamma", "multires_noise_iterations",
+        "debiased_estimation", "adaptive_noise_scale", "zero_terminal_snr", "min_timestep",
+        "caption_dropout_every_n_epochs", "prior_loss_weight", "validation_seed", "validation_split",
+        "max_validation_steps", "validate_every_n_epochs", "validate_every_n_steps")} == {
+        "loss_type": "huber", "huber_c": "0.2", "scale_weight_norms": "1.0", "ip_noise_gamma": "0.1",
+        "multires_noise_iterations": "6", "debiased_estimation": "True", "adaptive_noise_scale": "0.01",
+        "zero_terminal_snr": "True", "min_timestep": "10", "caption_dropout_every_n_epochs": "3",
+        "prior_loss_weight": "0.5", "validation_seed": "7", "validation_split": "0.25",
+        "max_validation_steps": "None", "validate_every_n_epochs": "1", "validate_every_n_steps": "5"}
+    assert int(metadata["ss_num_validation_images"]) > 0
+    assert metadata["modelspec.timestep_range"] == "10,1000"
+
+
+def test_the_files_that_were_trained_on_go_before_the_settings(data):
+    base = BaseFiles("0123abcd", "ab" * 32, model_name="other.safetensors")
+    metadata = training_metadata(TrainingSettings(base_model="a/said.ckpt", vae="b/said.pt"), data,
+                                 replace(RUN, base=base))
+    assert (metadata["ss_sd_model_name"], metadata["ss_vae_name"]) == ("other.safetensors", "said.pt")
+    assert "ss_vae_hash" not in metadata
 
 
 def test_the_same_facts_make_the_same_metadata(data):

@@ -113,6 +113,11 @@ def test_what_is_told_of_them(folder, tiny_settings):
     metadata = training_metadata(tiny_settings(), data, RunFacts("1", 0.0, 1.0, 1, 1, 1, "x"))
     assert [(one["resolution"], one["batch_size_per_device"]) for one in json.loads(metadata["ss_datasets"])] == [
         ([64, 64], 4), ([128, 128], 2)]
+    for one in json.loads(metadata["ss_datasets"]):
+        (subset,) = one["subsets"]
+        assert (one["num_train_images"], one["num_reg_images"]) == (len(SIZES), 0)
+        assert (subset["image_dir"], subset["class_tokens"], subset["img_count"], subset["num_repeats"]) == (
+            "3_Mano", "Mano", len(SIZES), 1)
     assert [(one.name, one.cards) for one in cast_of(data.index)] == [("Mano", len(SIZES))], "a file counts once"
     assert tag_frequency(data.index) == {"3_Mano": {"mano": len(SIZES)}}
     one = _data(_dataset(folder, 64, 4))

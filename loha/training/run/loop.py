@@ -45,7 +45,7 @@ class Training:
         session: names the run in all its files.
         precision: fp16, bf16 or fp32: that of the settings, or another where the device asks for it.
         folder: where files go; None writes nothing. May be set until `run`, as `keeper.folder`.
-        base: hashes of the files trained on, for the metadata.
+        base: names and hashes of the files trained on, for the metadata.
 
     Raises:
         SettingsError: settings that leave nothing to train, or that the optimiser does not take.

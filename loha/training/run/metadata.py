@@ -6,34 +6,35 @@ nested values as JSON. No path of the person's disk goes into a file, names of f
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import PurePath
 from typing import Any
 
 from ..data.dataset import TrainingData
-from ..data.tags import cast_of, tag_frequency
-from ..settings.fields import chosen
+from ..data.tags import cast_of
+from ..settings.fields import later
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
-
-_LOSS_AND_NOISE = {
-    "loss_type", "huber_schedule", "huber_c", "huber_scale", "debiased_estimation_loss", "min_timestep", "max_timestep",
-    "scale_weight_norms", "noise_offset_random_strength", "multires_noise_iterations", "multires_noise_discount",
-    "ip_noise_gamma", "ip_noise_gamma_random_strength", "zero_terminal_snr", "adaptive_noise_scale"}
+from .pictures import as_json, of_pictures
 
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """Hashes of the files that are trained on, "" where they are not known: first 8 hex digits of the old hash of the
-    web UI, and sha256."""
+    """The files that are trained on, "" where they are not known or the VAE is the base model's own.
+
+    Args:
+        model_hash, vae_hash: first 8 hex digits of the old hash of the web UI.
+        model_sha256, vae_sha256: of the whole file.
+        model_name, vae_name: the file's name; "": as the settings say.
+    """
 
     model_hash: str = ""
     model_sha256: str = ""
     vae_hash: str = ""
     vae_sha256: str = ""
+    model_name: str = ""
+    vae_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class RunFacts:
         precision: that really ran.
         processes: how many trained together.
         is_v: whether the U-Net was trained to predict v instead of the noise.
-        base: hashes of the base model and the VAE.
+        base: names and hashes of the base model and the VAE.
     """
 
     session_id: str
@@ -70,7 +71,8 @@ def training_metadata(settings: TrainingSettings, data: TrainingData, run: RunFa
 
     `shinymas_cast` is JSON: `{"version": 1, "characters": [{"name", "cards", "tags"}]}`.
     """
-    stated = _network(settings) | _course(settings, data, run) | _pictures(data, run) | _model(settings, run)
+    stated = (_network(settings) | _course(settings, data, run) | _validation(settings, data)
+              | of_pictures(data, run.processes) | _model(settings, run))
     named = {f"ss_{key}": value for key, value in stated.items()}
     named |= {f"modelspec.{key}": value for key, value in _modelspec(settings, data, run).items()}
     named["shinymas_cast"] = _cast(data)
@@ -94,7 +96,8 @@ def _network(settings: TrainingSettings) -> dict[str, Any]:
         "network_module": "lycoris.kohya",
         "network_dim": settings.network_rank,
         "network_alpha": settings.network_alpha,
-        "network_args": _json(arguments),
+        "network_dropout": None,  # of neurons, which a LoHa has not
+        "network_args": as_json(arguments),
     }
 
 
@@ -113,6 +116,8 @@ def _course(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> di
         "min_snr_gamma": settings.min_snr_gamma or None,
         "noise_offset": settings.noise_offset or None,
         **_loss_and_noise(settings),
+        "full_fp16": False,
+        "lowram": False,
         "clip_skip": settings.clip_skip,
         "max_token_length": settings.max_token_length,
         "mixed_precision": "no" if run.precision == "fp32" else run.precision,
@@ -129,96 +134,58 @@ def _course(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> di
 
 
 def _loss_and_noise(settings: TrainingSettings) -> dict[str, Any]:
-    """What later versions can choose, where it is chosen; keys as sd-scripts writes them."""
-    stated = {name: value for name, value in chosen(settings).items() if name in _LOSS_AND_NOISE}
-    if "debiased_estimation_loss" in stated:
-        stated["debiased_estimation"] = stated.pop("debiased_estimation_loss")
-    return stated
-
-
-def _pictures(data: TrainingData, run: RunFacts) -> dict[str, Any]:
-    options, index = data.options, data.index
-    directories: dict[bool, dict[str, dict[str, int]]] = {False: {}, True: {}}  # those of regularisation pictures last
-    for position, count in sorted(Counter(index.folder_of.tolist()).items()):
-        folder = index.folders[position]
-        named = directories[folder.options.is_reg]
-        entry = named.setdefault(folder.label, {"n_repeats": folder.repeats, "img_count": 0})
-        entry["img_count"] += count
-    captions = [index.folders[position].options.captions for position in set(index.folder_of.tolist())]
-    apart = {} if data.validation is None else {
-        "num_validation_images": len(data.validation.index),
-        "validation_seed": options.validation_seed,
-        "validation_split": max(folder.options.validation_split for folder in index.folders),
-    }
-    return apart | _datasets(data) | {
-        "num_train_images": sum(data.showings(picture) for picture in range(len(index))
-                                if not index.folder(picture).options.is_reg),
-        "num_reg_images": sum(each["n_repeats"] * each["img_count"] for each in directories[True].values()),
-        "num_batches_per_epoch": data.batches_per_epoch(run.processes),
-        "batch_size_per_device": options.batch_size,
-        "total_batch_size": options.batch_size * run.processes,
-        "resolution": (options.resolution, options.resolution),
-        "enable_bucket": options.buckets,
-        "bucket_no_upscale": not options.upscale,
-        "min_bucket_reso": options.bucket_min,
-        "max_bucket_reso": options.bucket_max,
-        "bucket_info": _json(_buckets(data)),
-        "shuffle_caption": any(one.shuffle for one in captions),
-        "keep_tokens": max(one.keep_tokens for one in captions),
-        "caption_dropout_rate": max(one.caption_dropout for one in captions),
-        "caption_tag_dropout_rate": max(one.tag_dropout for one in captions),
-        "flip_aug": any(index.folders[position].options.flip for position in set(index.folder_of.tolist())),
-        "cache_latents": options.latent_cache != "none",
-        "dataset_dirs": _json(directories[False]),
-        "reg_dataset_dirs": _json(directories[True]),
-        "tag_frequency": _json(tag_frequency(index)),
-    }
-
-
-def _datasets(data: TrainingData) -> dict[str, Any]:
-    """kohya's `datasets`, where they differ."""
-    if not any(folder.options.own for folder in data.index.folders):
-        return {}
-    own = {folder.options.dataset: data.options.of(folder.options) for folder in data.index.folders}
-    return {"datasets": _json([
-        {"is_dreambooth": True, "batch_size_per_device": one.batch_size, "resolution": [one.resolution] * 2,
-         "enable_bucket": one.buckets, "min_bucket_reso": one.bucket_min, "max_bucket_reso": one.bucket_max}
-        for _, one in sorted(own.items())])}
-
-
-def _buckets(data: TrainingData) -> dict[str, Any] | None:
-    """kohya's `bucket_info`: sizes with their counts, and how far aspect ratios were bent on average."""
-    if not data.options.buckets:
-        return None
-    sizes, buckets = data.index.sizes.astype(float), data.index.buckets.astype(float)
-    bent = abs(sizes[:, 0] / sizes[:, 1] - buckets[:, 0] / buckets[:, 1])
+    """Keys as sd-scripts writes them, and timesteps where some are left out."""
     return {
-        "buckets": {
-            str(at): {"resolution": list(size), "count": count}
-            for at, (size, count) in enumerate(data.bucket_counts().items())
-        },
-        "mean_img_ar_error": float(bent.mean()),
+        "loss_type": settings.loss_type,
+        "huber_schedule": settings.huber_schedule,
+        "huber_scale": settings.huber_scale,
+        "huber_c": settings.huber_c,
+        "debiased_estimation": settings.debiased_estimation_loss,
+        "scale_weight_norms": settings.scale_weight_norms or None,
+        "noise_offset_random_strength": settings.noise_offset_random_strength,
+        "adaptive_noise_scale": settings.adaptive_noise_scale or None,
+        "multires_noise_iterations": settings.multires_noise_iterations or None,
+        "multires_noise_discount": settings.multires_noise_discount,
+        "ip_noise_gamma": settings.ip_noise_gamma or None,
+        "ip_noise_gamma_random_strength": settings.ip_noise_gamma_random_strength,
+        "zero_terminal_snr": settings.zero_terminal_snr,
+        **{name: value for name, value in later(settings).items() if name in ("min_timestep", "max_timestep")},
+    }
+
+
+def _validation(settings: TrainingSettings, data: TrainingData) -> dict[str, Any]:
+    """Without pictures that are set apart, as kohya's scripts write what was not asked for."""
+    apart = data.validation is not None
+    return {
+        "num_validation_images": len(data.validation.index) if apart else 0,
+        "validation_seed": data.options.validation_seed if apart else None,
+        "validation_split": max(folder.options.validation_split for folder in data.index.folders) if apart else 0.0,
+        "max_validation_steps": settings.max_validation_steps or None if apart else None,
+        "validate_every_n_epochs": settings.validate_every_n_epochs or None if apart else None,
+        "validate_every_n_steps": settings.validate_every_n_steps or None if apart else None,
     }
 
 
 def _model(settings: TrainingSettings, run: RunFacts) -> dict[str, Any]:
-    stated = {
-        "base_model_version": "sd_v1",
-        "v2": False,
-        "sd_model_name": _file_name(settings.base_model),
+    files = {
+        "sd_model_name": run.base.model_name or _file_name(settings.base_model),
         "sd_model_hash": run.base.model_hash,
         "new_sd_model_hash": run.base.model_sha256,
-        "vae_name": _file_name(settings.vae),
+        "vae_name": run.base.vae_name or _file_name(settings.vae),
         "vae_hash": run.base.vae_hash,
         "new_vae_hash": run.base.vae_sha256,
-        "training_comment": settings.training_comment,
     }
-    return {key: value for key, value in stated.items() if value != ""}
+    return {key: value for key, value in files.items() if value} | {
+        "base_model_version": "sd_v1",
+        "v2": False,
+        "training_comment": settings.training_comment or None,
+    }
 
 
 def _modelspec(settings: TrainingSettings, data: TrainingData, run: RunFacts) -> dict[str, Any]:
     made = datetime.fromtimestamp(int(run.finished_at), timezone.utc).replace(tzinfo=None)
-    return {
+    least, most = settings.min_timestep, settings.max_timestep
+    return ({} if (least, most) == (0, 1000) else {"timestep_range": f"{least},{most}"}) | {
         "sai_model_spec": "1.0.0",
         "architecture": "stable-diffusion-v1/lora",
         "implementation": "https://github.com/Stability-AI/generative-models",
@@ -231,7 +198,7 @@ def _modelspec(settings: TrainingSettings, data: TrainingData, run: RunFacts) ->
 
 
 def _cast(data: TrainingData) -> str:
-    return _json({
+    return as_json({
         "version": 1,
         "characters": [
             {"name": one.name, "cards": one.cards, "tags": list(one.tags)} for one in cast_of(data.index)
@@ -242,7 +209,3 @@ def _cast(data: TrainingData) -> str:
 def _file_name(path: str) -> str:
     # Both kinds of slash: a configuration may come from another system.
     return PurePath(path.replace("\\", "/")).name
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
