@@ -85,7 +85,7 @@ def build() -> dict:
     graph.node("ShinyMasSaveLoha", judged.box(210), links={"loha": (train, "loha")},
                widgets={"name": f"{_FOLDER}-1", "precision": "fp16", "write_cast": False})
     report = graph.node(
-        "ShinyMasRecognition", judged.box(350),
+        "ShinyMasRecognition", judged.box(410),
         widgets={"tagger": _TAGGER, "threshold": 0.35, "cast": "shinymas", "folder": "",
                  "identity_model": "none", "references": ""},
         links={"images": (decode, "IMAGE"), "characters": (everyone, "character"),

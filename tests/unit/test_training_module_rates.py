@@ -199,6 +199,7 @@ def test_ranks_by_name_are_kohyas(training):
                for module in run.network.modules_for_file().values())
     loha = run.run()
     assert len(loha.modules) == len(expected)
+    assert "attn1_to_k=0, attn1=7" in loha.metadata["ss_network_args"]
     further = training(network_rank=4, network_alpha=2.0, module_ranks="attn1_to_k=0, attn1=7, te_.*mlp=2")
     further.go_on_from(loha)
     for name, module in further.network.modules_for_file().items():

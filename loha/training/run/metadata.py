@@ -90,6 +90,7 @@ def _network(settings: TrainingSettings) -> dict[str, Any]:
     arguments |= {
         name: str(value) for name, value in (
             ("rank_dropout", settings.rank_dropout), ("module_dropout", settings.module_dropout),
+            ("network_reg_dims", settings.module_ranks),
         ) if value
     }
     return {
