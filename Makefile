@@ -55,11 +55,21 @@ test: lint $(TOOLS)/demo.stamp $(RUNTIME) $(TEST_PACKAGES) $(TOOLS)/oracles.stam
 	@command -v chromium >/dev/null || { echo "== installing chromium for the browser tests"; \
 	  apt-get update -q && apt-get install -y -q chromium fonts-noto-cjk; } || \
 	  { echo "The browser tests need Debian's chromium: apt-get install chromium fonts-noto-cjk"; exit 1; }
-	for part in unit comfyui cuda browser; do
+	echo "== tests/unit beside the others: told at the end"
+	log=$$(mktemp)
+	# A shell lets what runs behind it ignore Ctrl-C, and with it the tests that send one.
+	env --default-signal=INT,QUIT $(PYTHON) -m pytest -c tests/pytest.ini tests/unit >$$log 2>&1 & unit=$$!
+	trap 'kill $$unit 2>/dev/null || :; rm -f $$log' EXIT
+	failed=0
+	for part in comfyui cuda browser; do
 	  [ -d tests/$$part ] || continue
 	  echo "== tests/$$part"
-	  $(PYTHON) -m pytest -c tests/pytest.ini tests/$$part
+	  $(PYTHON) -m pytest -c tests/pytest.ini tests/$$part || failed=1
 	done
+	wait $$unit || failed=1
+	echo "== tests/unit"
+	cat $$log
+	exit $$failed
 
 lint: $(TOOLS)/lint.stamp
 	@$(VENV)/bin/ruff check .
