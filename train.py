@@ -190,8 +190,9 @@ class _Signals:
 
     @contextmanager
     def breakable(self) -> Iterator[None]:
-        self._runs = self._breaks = True
-        if self._asked > 1:
+        # Before the run one is enough, and an import may have swallowed what was raised for it.
+        enough, self._runs, self._breaks = 2 if self._runs else 1, True, True
+        if self._asked >= enough:
             self._break_off()
         try:
             yield
