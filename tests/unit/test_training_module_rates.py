@@ -208,7 +208,8 @@ def test_ranks_by_name_are_kohyas(training):
 
 @pytest.mark.parametrize(("ranks", "said"), [
     ("attn1", "'attn1' is not PATTERN=RANK"), ("attn1=-1", "from 0 to 128"), ("attn1=129", "from 0 to 128"),
-    ("attn1=1.5", "a whole number"), ("(=4", "is not PATTERN=RANK"), ("lora_=0", "no module is left to train"),
+    ("attn1=1.5", "a whole rank"), ("(=4", "is not PATTERN=RANK"), ("lora_=0", "no module is left to train"),
+    ("(a+)+x=4", "might never end"), (".*a.*b.*c.*d.*e=4", "might never end"),
 ])
 def test_ranks_that_are_none(training, ranks, said):
     with pytest.raises(SettingsError, match=re.escape(said)):

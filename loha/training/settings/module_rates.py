@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
 
 from ....text import show
 from ...errors import SettingsError
+from .patterns import by_pattern
 
 # Of SD 1.5 as kohya-ss/sd-scripts (networks/lora.py) counts: 12 on the way down, the middle, 12 on the way up.
 SIDE = 12
@@ -47,32 +47,17 @@ def block_weights(text: str) -> tuple[float, ...]:
 
 def module_rates(text: str) -> tuple[tuple[re.Pattern[str], float], ...]:
     """(pattern, rate) of `module_lrs`, such as `attn1=1e-4, _mid_block_=0`. Raises `SettingsError`."""
-    return _by_pattern("module_lrs", text, float, _MOST, f"RATE, a regular expression and a rate from 0 to {_MOST:g}")
+    return by_pattern(text, "module_lrs", "a rate", float, 0, _MOST)
 
 
 def module_ranks(text: str) -> tuple[tuple[re.Pattern[str], int], ...]:
     """(pattern, rank) of `module_ranks`, such as `attn1=8, _mid_block_=0`. Raises `SettingsError`."""
-    return _by_pattern("module_ranks", text, int, MOST_RANK,
-                       f"RANK, a regular expression and a whole number from 0 to {MOST_RANK}")
+    return by_pattern(text, "module_ranks", "a whole rank", int, 0, MOST_RANK)
 
 
 def rank_of(text: str, name: str) -> int | None:
     """The rank that `module_ranks` gives a module: of the first pattern that is found in its name; 0 leaves it out."""
     return next((rank for pattern, rank in module_ranks(text) if pattern.search(name)), None)
-
-
-def _by_pattern(setting: str, text: str, kind: type, most: float, expected: str) -> tuple[tuple[re.Pattern, Any], ...]:
-    found = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        pattern, equals, number = (piece.strip() for piece in part.rpartition("="))
-        try:
-            value = kind(number)
-            if not (equals and pattern and 0 <= value <= most):
-                raise ValueError(part)
-            found.append((re.compile(pattern), value))
-        except (ValueError, re.error, OverflowError, RecursionError) as error:
-            raise SettingsError(f"{setting}: {show(repr(part), 200)} is not PATTERN={expected}") from error
-    return tuple(found)
 
 
 def rate_of(blocks: str, modules: str) -> Callable[[str, float], tuple[float, str]] | None:
