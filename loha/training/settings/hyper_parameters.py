@@ -194,8 +194,8 @@ class TrainingSettings:
         "", "Rates of modules by regular expressions, such as: attn1=1e-4, mid_block=0. The first that fits counts.",
         since="0.2.0")
     module_ranks: str = option(
-        "", "Ranks of modules by regular expressions, such as: attn1=8, mid_block=0, which leaves them out.",
-        since="0.2.0", widget=False)
+        "", "Ranks of modules by regular expressions, such as: attn1=8, mid_block=4. The first that fits counts.",
+        since="0.2.0")
 
     def __post_init__(self) -> None:
         check(self)
