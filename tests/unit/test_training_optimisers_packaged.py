@@ -202,5 +202,6 @@ def test_kohyas_names_in_a_configuration():
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 def test_muon_takes_matrices_alone(training):
     """Every factor of a flat LoHa is one; a Tucker core is none."""
+    check_optimiser("Muon")
     with pytest.raises(SettingsError, match="Muon.*2D"):
         training(optimizer="Muon", learning_rate=1e-3, module_set="all", use_tucker=True, module_filter="*conv1")

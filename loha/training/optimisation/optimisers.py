@@ -182,14 +182,14 @@ def check_optimiser(name: str, arguments: str = "") -> None:
     """What can be known of an optimiser before there is anything to train.
 
     One of bitsandbytes is looked for only: importing it loads CUDA's libraries. Any other is made, over one
-    number.
+    number in a matrix, as Muon asks for.
 
     Raises:
         SettingsError: as `make_optimiser`.
     """
     path = _path(name)
     if not path.startswith(_CUDA_ONLY):
-        make_optimiser(name, [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-3}], arguments)
+        make_optimiser(name, [{"params": [torch.nn.Parameter(torch.zeros(1, 1))], "lr": 1e-3}], arguments)
         return
     parse_arguments(arguments)
     package, _, attribute = path.rpartition(".")
