@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ _MOST_TAGS = 5_000
 _Seen = TypeVar("_Seen")
 
 
-class _Lines(Generic[_Seen]):
+class _Lines(ABC, Generic[_Seen]):
     """What was seen by picture, in one file of lines; a line cut short does not count.
 
     Args:
@@ -55,12 +56,13 @@ class _Lines(Generic[_Seen]):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps([key, self._write(seen)])}")
 
+    @abstractmethod
     def _read(self, written: object) -> _Seen:
         """What stands in a line. Raises ValueError or TypeError where that is something else."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _write(self, seen: _Seen) -> object:
-        raise NotImplementedError
+        """What `_read` reads, for JSON."""
 
 
 class Ledger(_Lines[tuple[str, ...]]):

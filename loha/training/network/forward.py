@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ from torch.autograd.function import FunctionCtx
 from ... import kernels
 from ...factors import Factors
 
+Product = TypeVar("Product")
 # Such as one time embedding a picture.
 _FEW = 32
 
@@ -31,6 +35,35 @@ def dtype_of(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+def through(layer: nn.Linear | nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """`layer(x)` with another weight, in x's dtype."""
+    bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, bias)
+    return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+
+def back_through(
+    layer: nn.Linear | nn.Conv2d, x: Tensor, weight: Tensor | None, grad: Tensor, wants_x: bool, wants_weight: bool,
+    outer: Callable[[Tensor, Tensor], Product],
+) -> tuple[Tensor | None, Product | Tensor | None]:
+    """∂L/∂x and ∂L/∂W (out, in·kernel) of `through`, each where it is wanted.
+
+    Args:
+        weight: not needed by a Linear whose x wants no gradient.
+        grad: ∂L/∂y.
+        outer: makes ∂L/∂W of a Linear out of grad's rows (n, out) and x's (n, in).
+    """
+    if isinstance(layer, nn.Linear):
+        rows = grad.reshape(-1, grad.shape[-1])
+        return ((rows @ weight).view(x.shape) if wants_x else None,
+                outer(rows, x.reshape(-1, x.shape[-1])) if wants_weight else None)
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
+        (wants_x, wants_weight, False))
+    return grad_x, grad_weight.flatten(1) if wants_weight else None
+
+
 class _Merged(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor,
@@ -40,10 +73,7 @@ class _Merged(torch.autograd.Function):
         ctx.layer, ctx.scale = layer, scale
         weight = _merged(layer, x, Factors(w1_a, w1_b, w2_a, w2_b), scale)
         ctx.merged = weight if keeps and ctx.needs_input_grad[0] else None
-        bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
-        if isinstance(layer, nn.Linear):
-            return F.linear(x, weight, bias)
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+        return through(layer, x, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -56,16 +86,9 @@ class _Merged(torch.autograd.Function):
             weight, ctx.merged = ctx.merged, None
             if weight is None and wants_x:
                 weight = _merged(layer, x, Factors(*factors), scale)
-            if isinstance(layer, nn.Linear):
-                rows = grad.reshape(-1, grad.shape[-1])
-                grad_x = (rows @ weight).view(x.shape) if wants_x else None
-                grad_weight = _outer(rows, x.reshape(-1, x.shape[-1])) if wants_factors else None
-            else:
-                stand_in = layer.weight.to(x.device, x.dtype) if weight is None else weight
-                grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-                    grad, x, stand_in, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
-                    (wants_x, wants_factors, False))
-                grad_weight = grad_weight.flatten(1) if wants_factors else None
+            if weight is None and not isinstance(layer, nn.Linear):
+                weight = layer.weight.to(x.device, x.dtype)  # of which only the shape is asked
+            grad_x, grad_weight = back_through(layer, x, weight, grad, wants_x, wants_factors, _outer)
             grads = kernels.gradients(grad_weight, Factors(*factors), scale) if wants_factors else (None,) * 4
         return grad_x, *grads, None, None, None
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.autograd.function import FunctionCtx
@@ -23,7 +22,7 @@ from ... import kernels
 from ...factors import Factors
 from ...kernels.layout import is_aligned
 from ...kernels.route import GROUPED_TRITON, Route, attempt, choose
-from .forward import dtype_of
+from .forward import back_through, dtype_of, through
 from .parameters import LohaParameters
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ class GroupedLayers:
         weights = self._weights.setdefault(dtype, _Weights())
         if not weights.merges and dtype in _DTYPES:
             self._make_weights(weights, dtype)
-        if not all([attempt(Route(GROUPED_TRITON), merge) for merge in weights.merges]):
+        if not all(attempt(Route(GROUPED_TRITON), merge) for merge in weights.merges):
             weights.merges, weights.merged = [], {}
         weights.stamps = {name: factors.stamp for name, factors in self._stamped.items()}
         self._seen = [parameter for name in weights.merged for parameter in self._parameters(name)]
@@ -229,10 +228,7 @@ class _Layer(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.grouped, ctx.name, ctx.layer, ctx.weight = grouped, name, layer, weight
         ctx.stamp = grouped.stamp(name)
-        bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
-        if isinstance(layer, nn.Linear):
-            return F.linear(x, weight, bias)
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+        return through(layer, x, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -240,23 +236,13 @@ class _Layer(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         if ctx.grouped.stamp(ctx.name) != ctx.stamp:  # as torch says of tensors that it saves itself
             raise RuntimeError(f"the factors of {ctx.name} have been changed between forward and backward")
-        layer, weight = ctx.layer, ctx.weight
         wants_x, wants_factors = ctx.needs_input_grad[:2]
-        grad_x = grad_weight = None
         device = x.device.type
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
-            if isinstance(layer, nn.Linear):
-                rows = grad.reshape(-1, grad.shape[-1])
-                if wants_x:
-                    grad_x = (rows @ weight).view(x.shape)
-                if wants_factors:
-                    grad_weight = rows.t() @ x.reshape(-1, x.shape[-1])
-            else:
-                grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-                    grad, x, weight, None, layer.stride, layer.padding, layer.dilation, False, (0, 0), 1,
-                    (wants_x, wants_factors, False))
+            grad_x, grad_weight = back_through(
+                ctx.layer, x, ctx.weight, grad, wants_x, wants_factors, lambda rows, inputs: rows.t() @ inputs)
             if wants_factors:
-                ctx.grouped.add(ctx.name, grad_weight.flatten(1).contiguous())
+                ctx.grouped.add(ctx.name, grad_weight.contiguous())
         return grad_x, None, None, None, None, None
 
 

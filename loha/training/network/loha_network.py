@@ -45,6 +45,7 @@ class LohaNetwork(nn.Module):
                 f"clip_skip {settings.clip_skip} leaves out the last text layers, and every module chosen by "
                 f"module_filter {show(repr(settings.module_filter))} lies in them: lower clip_skip, or choose others")
         self.factors = nn.ModuleDict()
+        own_rank = rank_of(settings.module_ranks)
         for name, layer in self._layers.items():
             wide = is_wide(layer)
             if is_text(name):
@@ -53,7 +54,7 @@ class LohaNetwork(nn.Module):
                 rank, alpha = settings.conv_shape
             else:
                 rank, alpha = settings.network_rank, settings.network_alpha
-            if own := rank_of(settings.module_ranks, name):
+            if own := own_rank(name):
                 rank, alpha = own, settings.network_alpha  # the network's alpha, as in kohya's
             parameters = LohaParameters(layer.weight.shape, rank, alpha, tucker=wide and settings.use_tucker)
             if settings.scale_weight_norms:

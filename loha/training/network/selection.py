@@ -26,12 +26,13 @@ def select(layers: Mapping[str, nn.Module], settings: TrainingSettings) -> dict[
         SettingsError: nothing is left, or a chosen layer is neither a Linear nor an ungrouped Conv2d.
     """
     patterns = [pattern.strip() for pattern in settings.module_filter.split(",") if pattern.strip()]
+    own_rank = rank_of(settings.module_ranks)
     chosen = {
         name: layer for name, layer in layers.items()
         if _in_set(name, layer, settings.module_set)
         and (settings.train_text_encoder if is_text(name) else settings.train_unet)
         and (not patterns or any(fnmatchcase(name, pattern) for pattern in patterns))
-        and rank_of(settings.module_ranks, name) != 0
+        and own_rank(name) != 0
     }
     if not chosen:
         raise SettingsError(

@@ -55,9 +55,10 @@ def module_ranks(text: str) -> tuple[tuple[re.Pattern[str], int], ...]:
     return by_pattern(text, "module_ranks", "a whole rank", int, 0, MOST_RANK)
 
 
-def rank_of(text: str, name: str) -> int | None:
-    """The rank that `module_ranks` gives a module: of the first pattern that is found in its name; 0 leaves it out."""
-    return next((rank for pattern, rank in module_ranks(text) if pattern.search(name)), None)
+def rank_of(text: str) -> Callable[[str], int | None]:
+    """What gives a module's rank by its name: that of the first pattern found in it; 0 leaves it out."""
+    patterns = module_ranks(text)
+    return lambda name: next((rank for pattern, rank in patterns if pattern.search(name)), None)
 
 
 def rate_of(blocks: str, modules: str) -> Callable[[str, float], tuple[float, str]] | None:
