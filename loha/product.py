@@ -7,8 +7,9 @@ accumulated in float32, or in float64 where an operand is float64; a weight is r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from math import inf, isfinite, prod
 
 import torch
@@ -133,25 +134,30 @@ def dora_axis(scale_shape: torch.Size | tuple[int, ...], shape: torch.Size | tup
     return 1 if (out, columns) == (1, shape[1]) else None
 
 
-def squared_norm(module: LohaModule, device: torch.device | None = None) -> float:
-    """‖ΔW‖² (Frobenius), scale included, without holding ΔW; computed once for each module.
-
-    Summed in float64 on the CPU, which not every device has; inf where it ends beyond that.
-    """
-    if "squared_norm" not in module.memo:
-        module.memo["squared_norm"] = _squared_norm(module, device)
-    return module.memo["squared_norm"]
-
-
 @full_precision()
-def _squared_norm(module: LohaModule, device: torch.device | None) -> float:
-    total = torch.zeros((), dtype=torch.float64)
-    for _, block in _product_blocks(flat_factors(module, device)):
+def squared_norms(modules: Iterable[LohaModule], device: torch.device | None = None) -> list[float]:
+    """‖ΔW‖² (Frobenius) of each module, scale included, without holding ΔW; computed once for each module.
+
+    Summed in float64 on the CPU, which not every device has; inf where it ends beyond that. What is summed comes from
+    the device in one piece: each wait for a GPU costs more than a module's product.
+    """
+    modules = list(modules)
+    missing = [module for module in modules if "squared_norm" not in module.memo]
+    rows = [list(_row_norms(flat_factors(module, device))) for module in missing]
+    parts = [part for of_module in rows for part in of_module]
+    here = iter(torch.cat(parts, 1).cpu().double().split([part.shape[1] for part in parts], 1) if parts else ())
+    for module, of_module in zip(missing, rows, strict=True):
+        total = sum(float((norms * peaks).square_().sum()) for norms, peaks in islice(here, len(of_module)))
+        module.memo["squared_norm"] = total * module.scale * module.scale
+    return [module.memo["squared_norm"] for module in modules]
+
+
+def _row_norms(factors: Factors) -> Iterator[Tensor]:
+    """For some rows of the product at a time (2, rows): norms of each over its largest number, and that number."""
+    for _, block in _product_blocks(factors):
         # By the row's largest number first: squares of 1e20 are beyond float32.
         peaks = block.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny)
-        norms = block.div_(peaks).norm(dim=1)
-        total += (norms.cpu().double() * peaks.flatten().cpu().double()).square_().sum()
-    return float(total) * module.scale * module.scale
+        yield torch.stack([block.div_(peaks).norm(dim=1), peaks.flatten()])
 
 
 @full_precision()

@@ -15,7 +15,7 @@ from .binding import Binding
 from .block_weights import BLOCKS
 from .kernels import Route, choose
 from .module import Loha, LohaModule
-from .product import squared_norm
+from .product import squared_norms
 
 _BAR = 24
 _TOP_TAGS = 20
@@ -91,8 +91,9 @@ def block_norms(binding: Binding, device: torch.device) -> dict[str, float]:
 
     Computed on `device`, once for each module.
     """
-    return roots_by_block((bound.target.block, squared_norm(bound.module, device))
-                          for bound in binding.modules.values())
+    bounds = binding.modules.values()
+    squares = squared_norms([bound.module for bound in bounds], device)
+    return roots_by_block((bound.target.block, square) for bound, square in zip(bounds, squares, strict=True))
 
 
 def roots_by_block(squares: Iterable[tuple[str | None, float]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ JOBS = {
     "gradient": lambda: gradients(torch.ones(6, 8), FACTORS, 0.5),
     "reference gradient": lambda: reference.gradients(torch.ones(6, 8), FACTORS, 0.5),
     "ΔW": lambda: reference.delta(MODULE),
-    "norm": lambda: product.squared_norm(LohaModule("a", *FACTORS, alpha=1.0)),
+    "norm": lambda: product.squared_norms([LohaModule("a", *FACTORS, alpha=1.0)])[0],
     "peak": lambda: product.largest(MODULE),
 }
 

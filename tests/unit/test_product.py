@@ -1,5 +1,7 @@
 """ΔW, merging and gradients against float64 einsum, autograd and finite differences."""
 
+from dataclasses import replace
+
 import pytest
 import reference
 import torch
@@ -199,9 +201,20 @@ def test_gradients_over_several_blocks_of_rows():
 def test_norm_and_largest_number(layout):
     module = random_module(layout, alpha=-3.0)
     exact = exact_delta(module, layout.shape)
-    assert product.squared_norm(module) == pytest.approx(float(exact.square().sum()), rel=1e-5)
+    assert product.squared_norms([module])[0] == pytest.approx(float(exact.square().sum()), rel=1e-5)
     assert product.largest(module) == pytest.approx(float(exact.abs().max()), rel=1e-5)
     assert module.ceiling >= float(exact.abs().max())
+
+
+def test_norms_of_many_are_those_of_each():
+    """Whatever their shapes and dtypes, and whether some are known already."""
+    modules = [random_module(layout, alpha=2.0, seed=seed) for seed, layout in enumerate((*LAYOUTS.values(), LARGE))]
+    wide = (factor.double() for factor in modules[0].factors)
+    modules.append(LohaModule("wide", *wide, alpha=1.0))
+    alone = [product.squared_norms([replace(module)])[0] for module in modules]
+    product.squared_norms(modules[1:3])
+    assert product.squared_norms(modules) == alone
+    assert product.squared_norms([]) == []
 
 
 def test_largest_tells_what_is_not_finite():
@@ -222,4 +235,4 @@ def test_a_step_on_the_way_that_is_not_finite_counts_too(sizes):
 def test_the_norm_of_what_is_beyond_float32_when_squared():
     wide = torch.full((20, 2), 6e4, dtype=torch.float16)
     module = LohaModule("m", wide, wide.t(), wide, wide.t(), alpha=1e-170)
-    assert product.squared_norm(module) ** 0.5 == pytest.approx(20 * (2 * 6e4**2) ** 2 * 5e-171, rel=1e-5)
+    assert product.squared_norms([module])[0] ** 0.5 == pytest.approx(20 * (2 * 6e4**2) ** 2 * 5e-171, rel=1e-5)
