@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +13,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..loha import BindError, Loha, SettingsError, product
-from ..loha.binding import Binding, Bound, Place, Skip, Target, at_strength, bind
+from ..loha.binding import Binding, Bound, Place, Skip, Target, at_strength
 from ..loha.factors import Factors
 from ..loha.kernels import PackedFactors, Workspace
-from ..loha.matching import find_fits
+from ..loha.matching import Fits, find_fits
 from ..loha.targets import row_order
 from . import comfyui, model_weights
 from .adapter import LohaAdapter
@@ -24,7 +25,7 @@ from .strength_change import share_identity
 
 _NO_CLIP = Skip("a text encoder's module, but no CLIP is connected", remedy="Connect the clip input.")
 _CLIP_OFF = Skip("strength 0 for the text encoder", asked=True)
-_KNOWN_FITS = 4  # models, with and without CLIP, that a file remembers
+_KNOWN_FITS = 4  # pairs of models, or parts of them, that a file remembers
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,7 @@ def bind_to(loha: Loha, model: ModelPatcher, clip: comfy.sd.CLIP | None, strengt
         return comfyui.names_of(model, is_text=False) | (
             comfyui.names_of(clip.patcher, is_text=True) if clip is not None else {})
 
-    base = comfyui.base_model(model)
-    known = loha.memo.setdefault("fits", [])  # the weights' tuples are the same ones as long as the models are
-    fits = next((made for *of, made in known if of[0] is unet and of[1] is text and of[2:] == [base, absent]), None)
-    if fits is None:
-        fits = find_fits(loha, (*unet, *(text or ())), names=names, absent=absent, model=base)
-        known[:] = [(unet, text, base, absent, fits), *known[:_KNOWN_FITS - 1]]
+    fits = _fits(loha, unet, text, absent, names, comfyui.base_model(model))
     return at_strength(loha, fits, strengths.of, strengths.block)
 
 
@@ -70,8 +66,21 @@ def bind_part(loha: Loha, patcher: ModelPatcher, strengths: Strengths, *, is_tex
     targets = model_weights.targets(patcher, None if is_text else "diffusion_model.")
     other = Skip("for the U-Net" if is_text else "for the text encoder", asked=True)
     absent = {"unet": other} if is_text else dict.fromkeys(("te1", "te2", "te3"), other)
-    return bind(loha, targets, strengths.of, block_weight=strengths.block, absent=absent,
-                names=partial(comfyui.names_of, patcher, is_text=is_text), model=comfyui.base_model(patcher))
+    unet, text = (None, targets) if is_text else (targets, None)
+    fits = _fits(loha, unet, text, absent, partial(comfyui.names_of, patcher, is_text=is_text),
+                 comfyui.base_model(patcher))
+    return at_strength(loha, fits, strengths.of, strengths.block)
+
+
+def _fits(loha: Loha, unet: tuple[Target, ...] | None, text: tuple[Target, ...] | None, absent: dict[str, Skip],
+          names: Callable[[], dict[str, Place]], base: str) -> Fits:
+    """Where the file's modules go, remembered by it: the tuples are the same ones as long as the models are."""
+    known = loha.memo.setdefault("fits", [])
+    fits = next((made for *of, made in known if of[0] is unet and of[1] is text and of[2:] == [base, absent]), None)
+    if fits is None:
+        fits = find_fits(loha, (*(unet or ()), *(text or ())), names=names, absent=absent, model=base)
+        known[:] = [(unet, text, base, absent, fits), *known[:_KNOWN_FITS - 1]]
+    return fits
 
 
 def patch(binding: Binding, model: ModelPatcher,

@@ -151,3 +151,19 @@ def test_of_another_layout_only_the_very_same_is_alike(pack, small_model):
     assert pack.weights.changed(patcher, before) == []
     patcher.patches = {WEIGHT: [("odd", entry[1])], "other": [(1.0, ("diff", (numbers,)), 1.0, None, None)]}
     assert pack.weights.changed(patcher, before) == [WEIGHT, "other"]
+
+
+def test_a_hook_searches_places_once_for_each_part(pack, small_model, loha, monkeypatch):
+    parts = [(small_model[0], False), (small_model[1].patcher, True)]
+
+    def bound(file, strength):
+        return [pack.patching.bind_part(file, patcher, pack.patching.Strengths(strength, strength), is_text=is_text)
+                for patcher, is_text in parts]
+
+    fresh = bound(files.read(loha.source.path), 0.9)
+    bound(loha, 0.6)
+    monkeypatch.setattr(pack.patching, "find_fits", None)
+    for kept, new in zip(bound(loha, 0.9), fresh, strict=True):
+        assert new.modules and {name: (one.target, one.strength) for name, one in kept.modules.items()} == {
+            name: (one.target, one.strength) for name, one in new.modules.items()}
+        assert (kept.skipped, kept.unknown) == (new.skipped, new.unknown)
