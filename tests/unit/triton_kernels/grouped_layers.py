@@ -9,6 +9,7 @@ from shinymas_loha.loha.kernels import Factors
 from shinymas_loha.loha.kernels.route import _failed
 from shinymas_loha.loha.training.network import grouped
 from shinymas_loha.loha.training.network.parameters import LohaParameters
+from shinymas_loha.loha.training.network.recomputation import forget_input, frugal_forward
 from shinymas_loha.tests.unit.kernels_helpers import assert_merged, merged64, relative_error
 from torch import nn
 
@@ -131,6 +132,25 @@ def test_batches_of_a_step_add_up_and_a_module_used_twice_counts_twice():
     _, (_, *grads) = _expected(layers["odd"], factors["odd"], x["odd"])
     for parameter, truth in zip(_parameters(factors["odd"]), grads, strict=True):
         _close(parameter.grad, truth + 1, 2e-5)
+
+
+def test_an_input_that_is_made_again_gives_the_same_bits():
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    norm = nn.LayerNorm(64).requires_grad_(False).to(DEVICE)
+    found = []
+    for layer_norm in (norm, frugal_forward(norm)):
+        x = _input("even", layers["even"]).requires_grad_()
+        with torch.autocast(DEVICE, torch.bfloat16):
+            normed = layer_norm(x * 1)
+            assert together.covers("even", normed)
+            y = together.forward("even", normed)
+            if layer_norm is not norm:
+                forget_input(y, normed)
+        y.float().square().sum().backward()
+        found.append([x.grad, *(parameter.grad.clone() for parameter in _parameters(factors["even"]))])
+        factors.zero_grad()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_changed_factors_are_seen_and_those_changed_behind_torch_s_back_after_forget():

@@ -1,0 +1,158 @@
+"""What autograd need not keep for backward, because it is made again from what is kept anyway.
+
+A norm's output, SiLU's, a gate's product: each costs a pass over memory, next to nothing beside the matrix products,
+while keeping them takes more memory than all else. A frozen convolution reads of its input no more than the shape,
+and autocast's float32 copies are those of half precision. What is made again has the same bits: the same code makes
+it of the same input. Nodes of the graph are known by torch's names; what is not known keeps what it keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Plain = Callable[[Tensor], Tensor]
+Make = Callable[[torch.dtype], Tensor]
+Node = Any  # torch.autograd.graph.Node, whose saved tensors its type does not name
+
+
+def frugal_forward(module: nn.Module) -> Plain | None:
+    """A forward of the same values and gradients that leaves less for backward; None where nothing is known.
+
+    Args:
+        module: frozen.
+    """
+    if isinstance(module, nn.LayerNorm):
+        return partial(_layer_normed, module.eps, module.forward)
+    if isinstance(module, nn.GroupNorm):
+        return partial(_group_normed, module.forward)
+    if isinstance(module, nn.SiLU):
+        return partial(_activated, module.forward)
+    if isinstance(module, nn.Conv2d):
+        return partial(_convolved, module.forward)
+    return None
+
+
+def forget_input(y: Tensor, x: Tensor) -> None:
+    """Let the `Function` that made y of x, cast or not, and has saved that first, make it again if it can be."""
+    if y.requires_grad and (make := _maker(x)):
+        _replace(y.grad_fn._raw_saved_tensors[0], partial(make, y.dtype))
+
+
+class _Norm:
+    """A norm's input, and its output made of that again by `again`."""
+
+    def __init__(self, x: Tensor, again: Plain) -> None:
+        self._x, self._version, self._again = x.detach(), x._version, again
+        self._made: Tensor | None = None
+
+    def input(self, dtype: torch.dtype) -> Tensor:
+        """What the norm's own backward asks for: by then all readers of the output have had theirs."""
+        self._made = None
+        return self._checked().to(dtype)
+
+    @torch.no_grad()
+    def output(self, dtype: torch.dtype) -> Tensor:
+        """Made once for q, k and v."""
+        if self._made is None or self._made.dtype != dtype:
+            self._made = self._again(self._checked()).to(dtype)
+        return self._made
+
+    def _checked(self) -> Tensor:
+        if self._x._version != self._version:  # as torch says of tensors that it keeps itself
+            raise RuntimeError("a norm's input has been changed in place between forward and backward")
+        return self._x
+
+
+def _layer_normed(eps: float, plain: Plain, x: Tensor) -> Tensor:
+    y = plain(x)
+    if _is(y.grad_fn, "NativeLayerNorm"):
+        _remember(x, y, partial(_layer_norm, y.grad_fn, eps))
+    return y
+
+
+def _group_normed(plain: Plain, x: Tensor) -> Tensor:
+    y = plain(x)
+    if _is(y.grad_fn, "NativeGroupNorm"):
+        device = x.device.type
+        is_on = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_on else None
+        _remember(x, y, partial(_under_autocast, plain, device, dtype, is_on))
+    return y
+
+
+def _remember(x: Tensor, y: Tensor, again: Plain) -> None:
+    node = y.grad_fn
+    saved = node._saved_input
+    if saved.stride() == x.stride():
+        norm = _Norm(x, again)
+        _replace(node._raw_saved_input, partial(norm.input, saved.dtype))
+        y._made_by = norm.output, y._version
+
+
+def _layer_norm(node: Node, eps: float, x: Tensor) -> Tensor:
+    """By the weight and bias that are saved, cast as they were."""
+    weight = node._saved_weight
+    x = x if weight is None else x.to(weight.dtype)
+    return torch.native_layer_norm(x, node._saved_normalized_shape, weight, node._saved_bias, eps)[0]
+
+
+def _under_autocast(plain: Plain, device: str, dtype: torch.dtype | None, is_on: bool, x: Tensor) -> Tensor:
+    with torch.autocast(device, dtype, is_on):
+        return plain(x)
+
+
+def _activated(plain: Plain, x: Tensor) -> Tensor:
+    make = _maker(x)
+    y = plain(x)
+    if make and _is(y.grad_fn, "Silu"):
+        _replace(y.grad_fn._raw_saved_self, partial(make, x.dtype))
+    return y
+
+
+def _convolved(plain: Plain, x: Tensor) -> Tensor:
+    y = plain(x)
+    if _is(y.grad_fn, "Convolution"):
+        saved = y.grad_fn._saved_input
+        _replace(y.grad_fn._raw_saved_input, partial(
+            torch.empty_strided, saved.shape, saved.stride(), dtype=saved.dtype, device=saved.device))
+    return y
+
+
+def _maker(x: Tensor) -> Make | None:
+    """How x is made again, if that is known and x is still as it was made."""
+    make, version = getattr(x, "_made_by", (None, 0))
+    if x._version != version:
+        return None
+    node = x.grad_fn
+    if make is None and _is(node, "Mul") and node._saved_self is not None and node._saved_other is not None:
+        make = partial(_product, node)
+        x._made_by = make, version
+        gate, _ = node.next_functions[1]
+        if _is(gate, "Gelu"):
+            _replace(node._raw_saved_other, partial(_gelu, gate))
+    return make
+
+
+@torch.no_grad()
+def _product(node: Node, dtype: torch.dtype) -> Tensor:
+    return (node._saved_self * node._saved_other).to(dtype)
+
+
+@torch.no_grad()
+def _gelu(node: Node) -> Tensor:
+    return F.gelu(node._saved_self, approximate=node._saved_approximate)
+
+
+def _is(node: Node | None, name: str) -> bool:
+    return type(node).__name__ == f"{name}Backward0"
+
+
+def _replace(saved: Any, make: Callable[[], Tensor]) -> None:
+    """Let a node make a tensor when its backward asks for it, instead of keeping it."""
+    saved.register_hooks(lambda _: None, lambda _: make())

@@ -1,0 +1,208 @@
+"""What a step leaves out and makes again for backward: the same bits, less memory."""
+
+import weakref
+from contextlib import nullcontext
+
+import pytest
+import torch
+from shinymas_loha.loha.training.network import loha_network
+from shinymas_loha.loha.training.network.forward import merged_forward
+from shinymas_loha.loha.training.network.loha_network import LohaNetwork
+from shinymas_loha.loha.training.network.recomputation import forget_input, frugal_forward
+from shinymas_loha.loha.training.objective.loss import Step
+from shinymas_loha.loha.training.objective.noise import Draw
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class _Storages(TorchDispatchMode):
+    """The storages of all that is computed inside."""
+
+    def __init__(self):
+        super().__init__()
+        self._seen = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._seen[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        return out
+
+    def bytes_left(self):
+        return sum(size for reference, size in self._seen.values() if not reference.expired())
+
+
+def _losses(models, settings, precision):
+    generator = torch.Generator().manual_seed(3)
+    latents, noise, posterior = (torch.randn(2, 4, 16, 16, generator=generator) for _ in range(3))
+    drawn = Draw(noise, posterior, torch.tensor([40, 700]))
+    return Step(models, settings, precision).losses(latents, drawn, ["a girl", "another, smile"])
+
+
+def _network(models, settings):
+    network = LohaNetwork(models, settings)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    return network
+
+
+def _without(monkeypatch):
+    monkeypatch.setattr(loha_network, "frugal_forward", lambda module: None)
+    monkeypatch.setattr(loha_network, "forget_input", lambda y, x: None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("chosen", [{"module_set": "all"}, {"module_set": "attention-mlp", "rank_dropout": 0.3},
+                                    {"train_text_encoder": False}, {"module_dropout": 0.5}])
+def test_the_bits_of_loss_and_gradients_are_the_same(tiny_models, tiny_settings, chosen, precision, monkeypatch):
+    settings = tiny_settings(mixed_precision=precision, **chosen)
+    torch.manual_seed(1)
+    network = _network(tiny_models, settings)
+
+    def step():
+        network.zero_grad()
+        with network.attached():
+            network.begin_step(5)
+            losses = _losses(tiny_models, settings, precision)
+            losses.mean().backward()
+        return [losses.detach(), *(parameter.grad for parameter in network.parameters() if parameter.grad is not None)]
+
+    frugal = step()
+    _without(monkeypatch)
+    plain = step()
+    assert len(frugal) == len(plain) > 10
+    assert all(torch.equal(one, other) for one, other in zip(frugal, plain, strict=True))
+    assert any(one.any() for one in frugal[1:])
+
+
+@pytest.mark.parametrize("precision, share", [("fp32", 0.62), ("bf16", 0.7)])
+def test_a_step_keeps_much_less(tiny_models, tiny_settings, precision, share, monkeypatch):
+    settings = tiny_settings(mixed_precision=precision)
+    network = _network(tiny_models, settings)
+
+    def kept():
+        with network.attached(), _Storages() as storages:
+            losses = _losses(tiny_models, settings, precision)
+            return storages.bytes_left(), losses
+
+    frugal, _ = kept()
+    _without(monkeypatch)
+    plain, _ = kept()
+    assert frugal < share * plain
+
+
+def test_gradient_checkpointing_is_left_to_itself(tiny_models, tiny_settings):
+    norm = next(module for module in tiny_models.unet.modules() if isinstance(module, nn.GroupNorm))
+    with LohaNetwork(tiny_models, tiny_settings(gradient_checkpointing=True)).attached():
+        assert "forward" not in norm.__dict__
+    with LohaNetwork(tiny_models, tiny_settings()).attached():
+        assert "forward" in norm.__dict__
+
+
+def _leaf(*shape):
+    torch.manual_seed(len(shape))
+    return torch.randn(*shape, requires_grad=True)
+
+
+def _layer():
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 6).requires_grad_(False)
+    factors = [torch.randn(*shape, requires_grad=True) for shape in ((6, 2), (2, 8), (6, 2), (2, 8))]
+
+    def forward(x):
+        y = merged_forward(layer, x, factors, 1.0)
+        forget_input(y, x)
+        return y
+
+    return forward, factors
+
+
+def test_what_is_made_again_is_not_kept():
+    forward, _ = _layer()
+    norm, silu = frugal_forward(nn.LayerNorm(8).requires_grad_(False)), frugal_forward(nn.SiLU())
+    group = frugal_forward(nn.GroupNorm(2, 8).requires_grad_(False))
+    conv = frugal_forward(nn.Conv2d(8, 4, 3).requires_grad_(False))
+    x = _leaf(3, 5, 8) * 1
+    normed, gate = norm(x), nn.functional.gelu(x)
+    product = x * gate
+    grouped = group(_leaf(3, 8, 5, 5) * 1)
+    activated = silu(grouped)
+    alive = [weakref.ref(one) for one in (normed, gate, product, grouped, activated)]
+    y = forward(normed).sum() + forward(product).sum() + conv(activated).sum()
+    del normed, gate, product, grouped, activated
+    assert [one() for one in alive] == [None] * 5
+    y.backward()
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_value_that_several_layers_read(precision):
+    """As q, k and v do; and a product with itself beside another reader."""
+    norm = nn.LayerNorm(8).requires_grad_(False)
+    found = []
+    for layer_norm in (norm, frugal_forward(norm)):
+        forward, factors = _layer()
+        x = _leaf(3, 5, 8)
+        with torch.autocast("cpu", precision) if precision else nullcontext():
+            y = layer_norm(x * 1)
+            product = x * nn.functional.gelu(y)
+            outs = [forward(y), forward(y), forward(product), forward(product), (y * product).float()]
+        sum(out.float().square().sum() for out in outs).backward()
+        found.append([x.grad, *(factor.grad for factor in factors)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_backward_twice():
+    forward, factors = _layer()
+    norm = frugal_forward(nn.LayerNorm(8).requires_grad_(False))
+    x = _leaf(3, 5, 8)
+    y = norm(x * 1)
+    loss = forward(y).sum() + forward(y * x).square().sum()
+    loss.backward(retain_graph=True)
+    once = [factor.grad.clone() for factor in (x, *factors)]
+    loss.backward()
+    for factor, first in zip((x, *factors), once, strict=True):
+        torch.testing.assert_close(factor.grad, 2 * first)
+
+
+def test_an_input_changed_in_place_is_an_error_as_ever():
+    forward, _ = _layer()
+    norm = frugal_forward(nn.LayerNorm(8).requires_grad_(False))
+    x = _leaf(3, 5, 8) * 1
+    loss = forward(norm(x)).sum()
+    with torch.no_grad():
+        x.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place between forward and backward"):
+        loss.backward()
+
+
+def test_a_value_changed_in_place_before_it_is_read_is_kept():
+    forward, factors = _layer()
+    norm = frugal_forward(nn.LayerNorm(8).requires_grad_(False))
+    x = _leaf(3, 5, 8)
+    changed = norm(x * 1)
+    changed += 1
+    product = x * x
+    product.mul_(2)
+    (forward(changed).sum() + forward(product).sum()).backward()
+    frugal = [factor.grad.clone() for factor in (x, *factors)]
+    for factor in (x, *factors):
+        factor.grad = None
+    plain = nn.LayerNorm(8)(x * 1) + 1
+    (forward(plain).sum() + forward(2 * (x * x).clone()).sum()).backward()
+    for factor, first in zip((x, *factors), frugal, strict=True):
+        torch.testing.assert_close(factor.grad, first)
+
+
+def test_modules_of_other_kinds_keep_what_they_keep():
+    assert frugal_forward(nn.Linear(3, 3)) is None
+    assert frugal_forward(nn.GELU()) is None
+    in_place = nn.SiLU(inplace=True)
+    x = _leaf(2, 4)
+    y = frugal_forward(in_place)(frugal_forward(nn.GroupNorm(2, 4).requires_grad_(False))(x))
+    expected = nn.functional.silu(nn.GroupNorm(2, 4)(x))
+    grads = [torch.autograd.grad(one.square().sum(), x)[0] for one in (y, expected)]
+    torch.testing.assert_close(*grads)
