@@ -155,6 +155,17 @@ def test_a_value_that_several_layers_read(precision):
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_norms_of_other_dtypes_and_without_weights(dtype, affine):
+    torch.manual_seed(2)
+    norm = nn.LayerNorm(8, elementwise_affine=affine).requires_grad_(False)  # float32 weights, whatever x is
+    x = (_leaf(3, 5, 8) * 1).to(dtype)
+    y = frugal_forward(norm)(x)
+    make, _ = y._made_by
+    assert torch.equal(make(y.dtype), y)
+
+
 def test_backward_twice():
     forward, factors = _layer()
     norm = frugal_forward(nn.LayerNorm(8).requires_grad_(False))

@@ -72,7 +72,7 @@ class _Norm:
 def _layer_normed(eps: float, plain: Plain, x: Tensor) -> Tensor:
     y = plain(x)
     if _is(y.grad_fn, "NativeLayerNorm"):
-        _remember(x, y, partial(_layer_norm, y.grad_fn, eps))
+        _remember(x, y, partial(_layer_norm, y.grad_fn, eps, y.grad_fn._saved_input.dtype))
     return y
 
 
@@ -95,11 +95,10 @@ def _remember(x: Tensor, y: Tensor, again: Plain) -> None:
         y._made_by = norm.output, y._version
 
 
-def _layer_norm(node: Node, eps: float, x: Tensor) -> Tensor:
-    """By the weight and bias that are saved, cast as they were."""
-    weight = node._saved_weight
-    x = x if weight is None else x.to(weight.dtype)
-    return torch.native_layer_norm(x, node._saved_normalized_shape, weight, node._saved_bias, eps)[0]
+def _layer_norm(node: Node, eps: float, dtype: torch.dtype, x: Tensor) -> Tensor:
+    """By the weight and bias that are saved, cast as they were: fewer launches than by the module."""
+    return torch.native_layer_norm(
+        x.to(dtype), node._saved_normalized_shape, node._saved_weight, node._saved_bias, eps)[0]
 
 
 def _under_autocast(plain: Plain, device: str, dtype: torch.dtype | None, is_on: bool, x: Tensor) -> Tensor:
