@@ -1,5 +1,6 @@
 """What a step leaves out and makes again for backward: the same bits, less memory."""
 
+import gc
 import weakref
 from contextlib import nullcontext
 
@@ -93,6 +94,25 @@ def test_a_step_keeps_much_less(tiny_models, tiny_settings, precision, share, mo
     _without(monkeypatch)
     plain, _ = kept()
     assert frugal < share * plain
+
+
+def test_a_step_without_its_backward_leaves_nothing(tiny_models, tiny_settings):
+    """As one that is cancelled: nodes of the graph and what stands for tensors must not hold one another."""
+    settings = tiny_settings(mixed_precision="bf16", module_set="all")
+    network = _network(tiny_models, settings)
+    gc.collect()
+    gc.disable()
+    try:
+        with network.attached():
+            with _Storages() as storages:
+                losses = _losses(tiny_models, settings, "bf16")
+            assert storages.bytes_left() > 1e6
+            del losses
+            parameters = sum(parameter.nbytes for model in (tiny_models.unet, tiny_models.text.model, network)
+                             for parameter in model.parameters())
+            assert storages.bytes_left() <= parameters
+    finally:
+        gc.enable()
 
 
 def test_gradient_checkpointing_is_left_to_itself(tiny_models, tiny_settings):

@@ -71,8 +71,12 @@ class _Norm:
 
 def _layer_normed(eps: float, plain: Plain, x: Tensor) -> Tensor:
     y = plain(x)
-    if _is(y.grad_fn, "NativeLayerNorm"):
-        _remember(x, y, partial(_layer_norm, y.grad_fn, eps, y.grad_fn._saved_input.dtype))
+    node = y.grad_fn
+    if _is(node, "NativeLayerNorm"):
+        # Not by the node: what it keeps must not hold it.
+        _remember(x, y, partial(
+            _layer_norm, node._saved_input.dtype, node._saved_normalized_shape, node._saved_weight, node._saved_bias,
+            eps))
     return y
 
 
@@ -95,10 +99,10 @@ def _remember(x: Tensor, y: Tensor, again: Plain) -> None:
         y._made_by = norm.output, y._version
 
 
-def _layer_norm(node: Node, eps: float, dtype: torch.dtype, x: Tensor) -> Tensor:
+def _layer_norm(dtype: torch.dtype, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float,
+                x: Tensor) -> Tensor:
     """By the weight and bias that are saved, cast as they were: fewer launches than by the module."""
-    return torch.native_layer_norm(
-        x.to(dtype), node._saved_normalized_shape, node._saved_weight, node._saved_bias, eps)[0]
+    return torch.native_layer_norm(x.to(dtype), shape, weight, bias, eps)[0]
 
 
 def _under_autocast(plain: Plain, device: str, dtype: torch.dtype | None, is_on: bool, x: Tensor) -> Tensor:
