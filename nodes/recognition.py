@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +17,10 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..characters import DEFAULT_CAST
+from ..characters import DEFAULT_CAST, cast_stamps
 from ..characters.catalogue import Cast
 from ..loha import FileError, files
+from ..loha.files.opening import file_stamp
 from ..patcher.comfyui import schema
 from ..text import show
 from .identity import NO_MODEL, SecondMeasure, model_names, model_path
@@ -98,10 +100,17 @@ class RecognitionReport(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list[str] | str | None = None, references: list[str] | str | None = None,
-                           **inputs) -> object:
-        """Pictures that came into a folder are looked at."""
-        return float("nan") if _first(folder) or _first(references) else None
+    def fingerprint_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None,
+                           references: list[str] | str | None = None, **inputs) -> object:
+        """Pictures that came into a folder, edited casts and another tagger under the same name are seen."""
+        from ..taggers.layouts import recognise
+
+        if _first(folder) or _first(references) or not _first(tagger):
+            return float("nan")
+        stamps = cast_stamps(Path(folder_paths.get_user_directory()))
+        with suppress(FileError):
+            stamps = stamps, *map(file_stamp, recognise(tagger_path(_first(tagger))).all)
+        return stamps
 
     @classmethod
     def execute(cls, tagger: list[str], threshold: list[float], cast: list[str], folder: list[str],
