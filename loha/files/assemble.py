@@ -87,7 +87,8 @@ def assemble(
     modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in looked_up.items()}
     modules, rules = as_meant(modules, scalars, header.metadata)
     notes = (*_notes(modules, others, embeddings), *rules)
-    return Loha(modules, others, refused, header.metadata, notes=notes, doubts=(doubt,) if doubt else ())
+    doubts = filter(None, (doubt, peft.doubt_of_others(others)))
+    return Loha(modules, others, refused, header.metadata, notes=notes, doubts=tuple(doubts))
 
 
 def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]], embeddings: list[str]
