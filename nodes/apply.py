@@ -11,7 +11,7 @@ from ..loha import Loha, SettingsError, overview, report
 from ..loha.block_weights import parse as parse_block_weights
 from ..patcher import strength_cost
 from ..patcher.comfyui import merge_dtype, schema
-from ..patcher.patching import Strengths, bind_to, patch
+from ..patcher.patching import Strengths, bind_to, block_lines, patch
 from ..text import show
 from .load import LohaType
 from .model_version import version_lines
@@ -71,7 +71,7 @@ class ApplyLoha(io.ComfyNode):
             binding.demand(strict=strict)
         device, fastest = model.load_device, comfy.model_management.get_torch_device()
         lines = [
-            *report.binding_lines(binding), *version_lines(loha),
+            *report.binding_lines(binding), *block_lines(model, strengths), *version_lines(loha),
             *report.norm_lines(binding, fastest),
             *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
             *strength_cost.cost_lines(binding, model),
