@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -14,13 +14,13 @@ class Ema:
     """mean ← decay · mean + (1 − decay) · factors after each step, in the factors' dtype and on their device.
 
     Args:
-        parameters: (name, parameter), as `named_parameters` gives them.
+        parameters: by name; also what else training moves.
         decay: of a long run; 0 for no means: then nothing here does anything. The first steps have
             (1 + step) / (10 + step) where that is less, as TensorFlow's ExponentialMovingAverage, so that the start,
             where ΔW = 0, is soon forgotten.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
         self._parameters, self._decay = dict(parameters), decay
         self._means = {name: parameter.detach().clone() for name, parameter in self._parameters.items() if decay}
 

@@ -70,7 +70,7 @@ class Training:
             settings, limit=self.network.limit_norms, scales=precision == "fp16" and device == "cuda", device=device,
             steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
         self.notes = list(self.update.notes)
-        self._ema = Ema(self.network.named_parameters(), settings.ema_decay)
+        self._ema = Ema(self.network.trained_tensors(), settings.ema_decay)
         self.validator = Validator(models, data, settings, self._step, world, self.steps_per_epoch, self.total_steps)
 
         self.done = 0
@@ -220,6 +220,9 @@ class Training:
         self.characters.add(seen)
         self.done += 1
         self._ema.update(self.done)
+        if self._ema.is_on and self._settings.scale_weight_norms:  # of means of factors ΔW may be a little larger
+            with self._ema.in_place_of_factors():
+                self.network.limit_norms()
         self._is_whole = True
         return loss, norm, stops > 0
 
