@@ -72,6 +72,18 @@ def test_a_cancelled_run_leaves_a_loha_to_go_on_from(training):
     assert state_beside(loha).step == 2
 
 
+def test_a_run_cancelled_at_the_end_of_an_epoch_keeps_the_epoch(training):
+    """It goes on behind it, and would never write its file."""
+    run = training()
+    with pytest.raises(Cancelled):
+        run.run(stop_after(3))
+    assert sorted(path.name for path in run.keeper.folder.path.iterdir()) == ["tiny-000001.safetensors", STATE_FILE]
+    state = state_beside(files.read(run.keeper.folder.path / "tiny-000001.safetensors"))
+    training(folder=run.keeper.folder, resume=state).run()
+    assert sorted(path.name for path in run.keeper.folder.path.iterdir()) == [
+        "tiny-000001.safetensors", "tiny-000002.safetensors", "tiny.safetensors", STATE_FILE]
+
+
 def test_cancelling_in_the_middle_of_a_step_keeps_the_last_whole_one(training, tiny_models):
     run = training()
     forwards, before = [], [module.__dict__.get("forward") for module in tiny_models.unet.modules()]
