@@ -91,12 +91,18 @@ class RunFolder:
 
     def write_best(self, loha: Loha) -> Source:
         """Write the LoHa that validated best so far, in place of the one before."""
-        return self._write(loha, self.best.stem)
+        return self._write(loha, f"{self._name}-best")
 
-    @property
-    def best(self) -> Path:
-        """Where the LoHa that validated best lies."""
-        return self.path / f"{self._name}-best.safetensors"
+    def best(self, step: int) -> Path | None:
+        """The file of the LoHa that validated best, after `step` steps; None where it is not there any more.
+
+        It may have another name: a run that goes on may have a new one.
+        """
+        for path in sorted(self.path.glob("*-best.safetensors")):
+            with suppress(FileError):
+                if files.read(path).metadata.get("ss_steps") == str(step):
+                    return path
+        return None
 
     def write_state(self, state: RunState) -> None:
         """Replace the state, whole or not at all. Raises `FileError` when it cannot be written."""

@@ -276,8 +276,9 @@ class Training:
             return
         with self.update.in_use(), self._ema.in_place_of_factors(), self.network.attached(), watcher.breakable():
             found = self.validator(self.done, watcher.on_validating)
-        if self.validator.best is found:
+        if self.validator.is_best(found):
             self.keeper.best()
+        self.validator.found.append(found)  # not before: where its LoHa could not be kept, going on validates again
         watcher.on_validation(found)
 
     def _give_loha(self, watcher: Watcher) -> None:
