@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ...precision import DTYPES
 from ..settings.hyper_parameters import TrainingSettings
 from .state import RunState, pack, unpack
 
+_log = logging.getLogger(__name__)
 # Not .safetensors, so that it is in no list of LoRAs.
 STATE_FILE = "training.state"
 
@@ -83,7 +85,7 @@ class RunFolder:
         last -= last % self._every
         for path, number in self._found(r"step(\d{8,})", ending):
             if number <= last:
-                path.unlink(missing_ok=True)
+                _remove(path)
         return written
 
     def write_final(self, loha: Loha, ending: str = "") -> Source:
@@ -125,7 +127,7 @@ class RunFolder:
         written = self._write(loha, f"{name}{ending}")
         if self._keep_last:
             for path in self._intermediate(ending)[:-self._keep_last]:
-                path.unlink(missing_ok=True)
+                _remove(path)
         return written
 
     def _intermediate(self, ending: str) -> list[Path]:
@@ -180,6 +182,14 @@ def read_state(path: Path) -> RunState:
                         "weights alone.") from error
     except FileError as error:
         raise FileError(f"{show(path, 200)}: {error}; remove it to go on from the LoHa's weights alone.") from error
+
+
+def _remove(path: Path) -> None:
+    """Where it may be: Windows keeps a file that some program has open. The next time tries again."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s cannot be removed now: %s", show(path, 200), show(error.strerror or error))
 
 
 def _target(parent: Path, settings: TrainingSettings) -> Path:
