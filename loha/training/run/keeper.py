@@ -34,15 +34,18 @@ class Keeper:
         self.last_file: Source | None = None  # that this session wrote
         self.not_kept = ""  # why the last step is not on the disk, after an early end
 
-    def epoch(self, done: int) -> None:
-        """After every epoch, `done` steps being done in all."""
-        if epoch := self._due_epoch(done):
-            self._keep(lambda loha, ending: self.folder.write_epoch(loha, epoch, ending))
-
     def step(self, done: int) -> None:
         """After every step."""
-        if self._steps and done % self._steps == 0:
+        if self._is_due(done) and not self._due_epoch(done):
             self._keep_step(done)
+
+    def epoch(self, done: int) -> None:
+        """After every epoch, `done` steps being done in all."""
+        epoch = self._due_epoch(done)
+        if epoch and self._is_due(done):  # not before: an early end in between would leave one of the files out
+            self._keep_step(done)
+        if epoch:
+            self._keep(lambda loha, ending: self.folder.write_epoch(loha, epoch, ending))
 
     def final(self) -> None:
         self._keep(lambda loha, ending: self.folder.write_final(loha, ending))
@@ -70,6 +73,9 @@ class Keeper:
     @property
     def _writes(self) -> bool:
         return self.folder is not None and self._world.is_first
+
+    def _is_due(self, done: int) -> bool:
+        return bool(self._steps) and done % self._steps == 0
 
     def _due_epoch(self, done: int) -> int:
         """The epoch, from 1, that ends after `done` steps and is to be kept; else 0."""
