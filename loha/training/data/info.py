@@ -10,8 +10,7 @@ from ....text import show
 from ..settings.hyper_parameters import KOHYA
 from .captions import Layout
 from .dataset import TrainingData
-from .index import PictureIndex
-from .tags import character_of, few_pictures
+from .tags import few_pictures, pictures_by_character
 
 _SHOWN = 50
 _LAYOUTS = {
@@ -65,7 +64,7 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         counts = (f"{count} {show(ending) or 'without an ending'}" for ending, count in passed_over.endings.items())
         lines.append(f"files not read: {', '.join(islice(counts, _SHOWN))}")
     lines += _validation(data)
-    lines += (f"few pictures: {one}" for one in islice(few_pictures(_characters(data.index)), _SHOWN))
+    lines += (f"few pictures: {one}" for one in islice(few_pictures(pictures_by_character(data.index)), _SHOWN))
     lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
 
@@ -94,14 +93,9 @@ def _validation(data: TrainingData) -> list[str]:
     if data.validation is None:
         return []
     lines = [f"set apart for validation: {len(data.validation.index)} picture(s), never trained on"]
-    apart = _characters(data.validation.index)
+    apart = pictures_by_character(data.validation.index)
     lines += (f"set apart of {show(name)}: {count}" for name, count in islice(apart.most_common(), _SHOWN))
     return lines
-
-
-def _characters(index: PictureIndex) -> Counter[str]:
-    names = (character_of(index, picture) for picture in range(len(index)))
-    return Counter(name for name in names if name is not None)
 
 
 def _some(key: str, values: list[str]) -> list[str]:

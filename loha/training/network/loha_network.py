@@ -110,6 +110,10 @@ class LohaNetwork(nn.Module):
             for parameter in factors.parameters()
         ]
 
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """All that training moves, by name: the parameters, and what `limit_norms` multiplies by."""
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
     def begin_step(self, *purpose: int) -> None:
         """Draw the dropouts of a step, from the seed and `purpose` alone, without asking the device."""
         self._forget_merged()  # not every optimiser lets torch know that it has changed a parameter

@@ -256,6 +256,30 @@ def test_a_backward_after_all_was_released_has_its_weights():
         _close(parameter.grad, truth, 2e-5)
 
 
+class _Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise MemoryError("for want of memory")
+
+
+def test_a_backward_that_fails_takes_nothing_from_the_next_one_and_leaves_it_nothing():
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    x = _input("even", layers["even"]).requires_grad_()
+    assert together.covers("even", x)
+    with pytest.raises(MemoryError):
+        together.forward("even", _Broken.apply(x)).sum().backward()
+    for times in (1, 2):
+        (together.forward("even", x).square().sum() / 2).backward()
+        _, (_, *grads) = _expected(layers["even"], factors["even"], x)
+        for parameter, truth in zip(_parameters(factors["even"]), grads, strict=True):
+            _close(parameter.grad, times * truth, 2e-5)
+
+
 def test_a_kernel_that_fails_leaves_each_layer_to_itself(monkeypatch):
     from shinymas_loha.loha.kernels.gradient import many_modules
     from shinymas_loha.loha.kernels.merging import triton
