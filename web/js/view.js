@@ -39,7 +39,7 @@ export function addView(node, height = 80) {
   paint(node);
 }
 
-// A line of small text, for people to copy, that takes no place while it is empty.
+// A line of small text to copy, that takes no place while it is empty.
 function line(name) {
   const made = document.createElement("div");
   made.className = name;
