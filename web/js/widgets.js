@@ -39,7 +39,7 @@ function judge(node) {
     const off = unused.has(widget.name);
     Reflect.set(widget, "disabled", off); // fixed for the control of a seed
     widget.options.disabled = off;
-    const area = widget.inputEl ?? widget.element;
+    const area = widget.element;
     if (area) {
       area.disabled = off;
       area.style.opacity = off ? "0.4" : "";
