@@ -87,16 +87,14 @@ class RecognitionReport(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None,
-                        identity_model: list[str] | str | None = None) -> bool | str:
-        try:
-            if tagger:
-                tagger_path(_first(tagger))
-            if folder:
-                _in_output(_first(folder))
-            if identity_model:
-                model_path(_first(identity_model))
-        except FileError as error:
-            return str(error)
+                        identity_model: list[str] | str | None = None) -> bool:
+        """What is wrong is raised: ComfyUI would repeat a returned text for each of the inputs, as theirs."""
+        if tagger:
+            tagger_path(_first(tagger))
+        if folder:
+            _in_output(_first(folder))
+        if identity_model:
+            model_path(_first(identity_model))
         return True
 
     @classmethod

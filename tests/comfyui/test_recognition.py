@@ -224,6 +224,15 @@ def test_what_no_second_measure_is_made_of(run_graph, node, report, base, counti
         run_graph(_drawn(node) | report(**CONNECTED, **(counting | inputs)))
 
 
+def test_a_missing_tagger_is_said_once(run_graph, node, report, counting):
+    """Not as an error of the folder and of the identity model too."""
+    nodes = _drawn(node) | report(**CONNECTED, **(counting | {"tagger": "gone.onnx"}))
+    with pytest.raises(PromptFailed) as refused:
+        run_graph(nodes)
+    (error,) = refused.value.details["node_errors"]["report"]["errors"]
+    assert error["details"].startswith("'gone.onnx' is not there. Nothing is downloaded by itself")
+
+
 @pytest.mark.parametrize(("inputs", "names", "message"), [
     ({}, None, "no pictures: connect `images` and `characters`, or give a folder"),
     ({"tagger": "no tagger found"}, None, "there is no tagger. Nothing is downloaded by itself: get a tagger"),

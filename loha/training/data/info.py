@@ -40,6 +40,7 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         f"captions: {sources['file']} from files, {sources['folder']} from folder names, "
         f"{sources['empty']} empty",
     ]
+    lines += _uncaptioned(index)
     lines += (f"{layout.value}: {len(index.layouts[layout])} of these files, such as "
               f"{show(index.names[index.layouts[layout][0]])}'s: {what}"
               for layout, what in _LAYOUTS.items() if layout in index.layouts)
@@ -67,6 +68,18 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
     lines += (f"few pictures: {one}" for one in islice(few_pictures(pictures_by_character(data.index)), _SHOWN))
     lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
+
+
+def _uncaptioned(index: PictureIndex) -> list[str]:
+    """Who trains without captions learns of it before the hours of training, not after them."""
+    if not index.caption_sources["folder"]:
+        return []
+    # Regularisation pictures are meant to be called as their folder.
+    folders = [None if folder.options.is_reg else folder.name for folder in index.folders]
+    bare = [folders[at] for at, caption in zip(index.folder_of, index.captions, strict=True) if caption == folders[at]]
+    return [f"note: {len(bare)} of {len(index)} pictures have no caption beside them: all they teach is their folder's "
+            f"name, '{show(bare[0])}'. A caption is a text file with the picture's name; Tag Images writes them"
+            ] if bare else []
 
 
 def _datasets(data: TrainingData) -> list[str]:
