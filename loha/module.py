@@ -45,6 +45,11 @@ class LohaModule:
     def rank(self) -> int:
         return self.w1_b.shape[0]
 
+    @cached_property
+    def ranks(self) -> tuple[int, int]:
+        """Of both products."""
+        return self.w1_b.shape[0], self.w2_b.shape[0]
+
     @property
     def scale(self) -> float:
         """alpha / rank, or 1 without an alpha."""

@@ -8,8 +8,6 @@ from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
-import torch
-
 from ..text import show
 from . import base_models, naming, report
 from .binding import Binding
@@ -50,12 +48,12 @@ def of_file(loha: Loha) -> dict[str, Any]:
             "norms": _drawable(report.roots_by_block(squares)), "are_estimated": True}
 
 
-def of_binding(binding: Binding, device: torch.device) -> dict[str, Any]:
-    """`parts`: [applied, skipped or unknown, how many modules, why] triples; `norms` as `report.block_norms`."""
+def of_binding(binding: Binding, norms: Mapping[str, float]) -> dict[str, Any]:
+    """`parts`: [applied, skipped or unknown, how many modules, why] triples; `norms` are `report.block_norms`."""
     parts = (("applied", binding.applied, ()), ("skipped", len(binding.skipped), report.skipped_lines(binding)),
              ("unknown", len(binding.unknown), report.unknown_lines(binding)))
     return {"parts": [[name, count, list(why)] for name, count, why in parts],
-            "norms": _drawable(report.block_norms(binding, device)), "are_estimated": False}
+            "norms": _drawable(norms), "are_estimated": False}
 
 
 def _modules(loha: Loha) -> str:

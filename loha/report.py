@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 
 import torch
@@ -111,9 +111,8 @@ def roots_by_block(squares: Iterable[tuple[str | None, float]]) -> dict[str, flo
     return {block: sums[block] ** 0.5 for block in BLOCKS if block in sums}
 
 
-def norm_lines(binding: Binding, device: torch.device) -> list[str]:
+def norm_lines(norms: Mapping[str, float]) -> list[str]:
     """`block_norms`, each with a bar that shows their proportion."""
-    norms = block_norms(binding, device)
     unit = max(filter(isfinite, norms.values()), default=0.0) / _BAR or 1.0
     return [f"norm {block}: " + (f"{norm:.4g} {'█' * round(norm / unit)}".rstrip() if isfinite(norm)
                                  else "too large to draw") for block, norm in norms.items()]
@@ -121,8 +120,7 @@ def norm_lines(binding: Binding, device: torch.device) -> list[str]:
 
 def route_lines(binding: Binding, device: torch.device, dtype: torch.dtype) -> list[str]:
     """How many modules go which way where weights are merged one by one, on `device` in `dtype`."""
-    kinds = Counter((bound.module.dora_scale is not None, bound.module.w1_b.shape[0], bound.module.w2_b.shape[0])
-                    for bound in binding.modules.values())
+    kinds = Counter((bound.module.dora_scale is not None, *bound.module.ranks) for bound in binding.modules.values())
     routes: Counter[Route] = Counter()
     for kind, count in kinds.items():
         routes[_route(*kind, device, dtype, grouped=False)] += count
@@ -131,8 +129,7 @@ def route_lines(binding: Binding, device: torch.device, dtype: torch.dtype) -> l
 
 def module_route(module: LohaModule, device: torch.device, dtype: torch.dtype, *, grouped: bool = False) -> Route:
     """The route of a module on a contiguous weight."""
-    ranks = module.w1_b.shape[0], module.w2_b.shape[0]
-    return _route(module.dora_scale is not None, *ranks, device, dtype, grouped=grouped)
+    return _route(module.dora_scale is not None, *module.ranks, device, dtype, grouped=grouped)
 
 
 def _route(is_dora: bool, rank1: int, rank2: int, device: torch.device, dtype: torch.dtype, *, grouped: bool) -> Route:
@@ -162,8 +159,7 @@ def top_tags(metadata: dict[str, str]) -> list[tuple[str, int]]:
 
 
 def _rank(module: LohaModule) -> str:
-    second = module.w2_b.shape[0]
-    return str(module.rank) if second == module.rank else f"{module.rank}/{second}"
+    return "/".join(map(str, dict.fromkeys(module.ranks)))
 
 
 def _alpha(module: LohaModule) -> str:

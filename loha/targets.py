@@ -101,8 +101,7 @@ class Target:
         return self.dtype if self.dtype.is_floating_point else torch.float32
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """A module with the weight that it goes on and the strength it gets there."""
 
     module: LohaModule | Mapping[str, Tensor]

@@ -75,10 +75,11 @@ class ApplyLoha(io.ComfyNode):
         model, clip, binding = patch(binding, model, clip)
         if strength_model or (strength_clip and clip is not None):
             binding.demand(strict=strict)
-        device, fastest = model.load_device, comfy.model_management.get_torch_device()
+        device = model.load_device
+        norms = report.block_norms(binding, comfy.model_management.get_torch_device())
         lines = [
             *report.binding_lines(binding), *block_lines(model, strengths), *version_lines(loha),
-            *report.norm_lines(binding, fastest),
+            *report.norm_lines(norms),
             *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
             *strength_cost.cost_lines(binding, model),
         ]
@@ -86,6 +87,6 @@ class ApplyLoha(io.ComfyNode):
             _log.warning("%d of the %d modules of %s were not applied; the report of Apply LoHa says why",
                          len(binding.faults), len(loha), show(loha.source.path) if loha.source else "a LoHa")
         text = "\n".join(lines)
-        drawn = overview.of_binding(binding, fastest)
+        drawn = overview.of_binding(binding, norms)
         return io.NodeOutput(model, clip, text, ui={"text": [text], "shinymas_loha": [drawn]})
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.cli_args
 import comfy.lora
@@ -49,16 +49,6 @@ _BASES = {
 # Keys of injections that do nothing, `watch`'s own.
 _watched: dict[str, None] = {}
 _WHOLE = 1e32  # bytes: more than any model, as ComfyUI itself says it
-
-
-class Patch(NamedTuple):
-    """One entry of a weight's list of patches, as `add_patches` lays it out."""
-
-    strength: float
-    adapter: Any
-    strength_model: float
-    offset: Any
-    function: Any
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -156,20 +146,14 @@ def is_partly_loaded(patcher: ModelPatcher) -> bool:
     return bool(getattr(patcher.model, "model_lowvram", False))
 
 
-def patches_of(patcher: ModelPatcher) -> dict[str, tuple[Patch, ...]]:
-    """The patches of every weight; an entry of another layout has `adapter` alone, which no rewriting takes."""
-    return {weight: tuple(Patch(*patch) if len(patch) == 5 else Patch(0.0, patch, 0.0, None, None) for patch in patches)
-            for weight, patches in patcher.patches.items()}
-
-
 def is_bare(patcher: ModelPatcher) -> bool:
     """Whether nothing but `watch` injects into the model: then it is as it stands without injections."""
     return patcher.injections.keys() <= _watched.keys()
 
 
-def originals(patcher: ModelPatcher) -> Mapping[str, Tensor]:
-    """Unpatched weights that ComfyUI keeps aside, by name: those that are patched in place now."""
-    return {weight: backup.weight for weight, backup in patcher.backup.items()}
+def originals(patcher: ModelPatcher, weights: Iterable[str]) -> list[Tensor | None]:
+    """Unpatched weights that ComfyUI keeps aside for those that are patched in place now."""
+    return [backup and backup.weight for backup in map(patcher.backup.get, weights)]
 
 
 def obstacle_to_sharing(patcher: ModelPatcher, key: str) -> str:

@@ -86,14 +86,13 @@ def patch(binding: Binding, model: ModelPatcher,
           clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
     """Return clones that carry the patches, the very same objects where nothing applies, and the binding
     less what ComfyUI has no adapter for."""
-    workspace = Workspace()
-    binding, unet, encoder = _patches(binding, model, clip and clip.patcher, workspace)
+    binding, unet, encoder = _patches(binding, model, clip and clip.patcher, _workspace(binding.loha))
     if unet:
         parent, model = model, model.clone()
-        _carry(model, unet, parent, binding.loha, workspace)
+        _carry(model, unet, parent, binding.loha)
     if encoder:
         parent, clip = clip, clip.clone()
-        _carry(clip.patcher, encoder, parent.patcher, binding.loha, workspace)
+        _carry(clip.patcher, encoder, parent.patcher, binding.loha)
     return model, clip, binding
 
 
@@ -111,27 +110,61 @@ def _patches(binding: Binding, model: ModelPatcher, text: ModelPatcher | None, w
     foreign, failed = core_patches(binding)
     binding = binding.without(failed)
     unet, encoder = defaultdict(dict), defaultdict(dict)
-    # A core that streams its weights sends the patches along by itself.
-    devices = {patcher: torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
-               for patcher in (model, text) if patcher is not None}
+    adapters = {patcher: _Adapters(binding.loha, patcher, workspace)
+                for patcher in (model, text) if patcher is not None}
     for name, bound in binding.modules.items():
-        device = devices[model if bound.target.is_unet else text]
-        adapter = LohaAdapter.of(*_in_order(binding.loha, name, bound, device), workspace)
-        (unet if bound.target.is_unet else encoder)[bound.strength][bound.target.key] = adapter
+        group, own = (unet, adapters[model]) if bound.target.is_unet else (encoder, adapters[text])
+        group[bound.strength][bound.target.key] = own.of(name, bound)
     for name, bound in binding.others.items():
         (unet if bound.target.is_unet else encoder)[bound.strength].update(foreign[name])
     return binding, dict(unet), dict(encoder)
 
 
-def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha,
-           workspace: Workspace) -> None:
-    comfyui.after_use(patcher, "shinymas-loha workspace", workspace.release)
+def _carry(patcher: ModelPatcher, patches: dict[float, dict], parent: ModelPatcher, loha: Loha) -> None:
+    comfyui.after_use(patcher, "shinymas-loha workspace", _workspace(loha).release)
     for strength, group in patches.items():
         if all(isinstance(patch, LohaAdapter) for patch in group.values()):
             model_weights.add_patches(patcher, group, strength)
         else:  # core's patches may name a bias that the model has not
             patcher.add_patches(group, strength)
     share_identity(patcher, parent, loha.source.sha256 if loha.source else f"unsaved {id(loha)}")
+
+
+def _workspace(loha: Loha) -> Workspace:
+    """The memory that all merges of a file by ComfyUI's patchers share."""
+    return loha.memo.setdefault("workspace", Workspace())
+
+
+class _Adapters:
+    """A file's adapters for one model, made once for the file and its device: a strength is not theirs.
+
+    Args:
+        workspace: None for those that nobody would give it back from.
+    """
+
+    def __init__(self, loha: Loha, patcher: ModelPatcher, workspace: Workspace | None) -> None:
+        # A core that streams its weights sends the patches along by itself.
+        self._device = torch.device("cpu") if comfyui.streams(patcher) else patcher.load_device
+        self._loha, self._workspace = loha, workspace
+        self._made = loha.memo.setdefault(("adapters", self._device, workspace), {})
+
+    def of(self, name: str, bound: Bound) -> LohaAdapter:
+        key = name, bound.target.reorder
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = LohaAdapter.of(*self._in_order(name, bound), self._workspace)
+        return found
+
+    def _in_order(self, name: str, bound: Bound) -> tuple[Factors, float | None, torch.Tensor | None]:
+        """Factors, alpha and DoRA scale of a module, rows in the model's order."""
+        factors, dora_scale = _factors(self._loha, self._device)[name], bound.module.dora_scale
+        if bound.target.reorder is not None:
+            rows = row_order(bound.target.reorder, bound.target.shape[0])
+            factors = factors._replace(w1_a=factors.w1_a[rows.to(factors.w1_a.device)],
+                                       w2_a=factors.w2_a[rows.to(factors.w2_a.device)])
+            if dora_scale is not None and product.dora_axis(dora_scale.shape, bound.target.shape) == 0:
+                dora_scale = dora_scale[rows.to(dora_scale.device)]
+        return factors, bound.module.alpha, dora_scale
 
 
 def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
@@ -143,20 +176,3 @@ def _factors(loha: Loha, device: torch.device) -> dict[str, Factors]:
             flat = dict(zip(flat, PackedFactors(list(flat.values()), device), strict=True))
         loha.memo["factors", device] = flat
     return loha.memo["factors", device]
-
-
-def _in_order(loha: Loha, name: str, bound: Bound, device: torch.device
-              ) -> tuple[Factors, float | None, torch.Tensor | None]:
-    """Factors, alpha and DoRA scale of a module, rows in the model's order; made once for a file."""
-    factors, dora_scale, reorder = _factors(loha, device)[name], bound.module.dora_scale, bound.target.reorder
-    if reorder is not None:
-        key = ("factors", device, name, reorder)
-        if key not in loha.memo:
-            rows = row_order(reorder, bound.target.shape[0])
-            by_rows = dora_scale is not None and product.dora_axis(dora_scale.shape, bound.target.shape) == 0
-            loha.memo[key] = (
-                factors._replace(w1_a=factors.w1_a[rows.to(factors.w1_a.device)],
-                                 w2_a=factors.w2_a[rows.to(factors.w2_a.device)]),
-                dora_scale[rows.to(dora_scale.device)] if by_rows else dora_scale)
-        factors, dora_scale = loha.memo[key]
-    return factors, bound.module.alpha, dora_scale

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -25,26 +25,34 @@ from torch import Tensor
 from ..loha.kernels import Group
 from . import comfyui
 from .adapter import LohaAdapter
-from .comfyui import Patch
-from .model_weights import parameters
+from .model_weights import Merge, changed, parameters, patches_of
 
 KEEP_VARIABLE = "SHINYMAS_LOHA_KEEP_ORIGINALS"
 KEY = "shinymas-loha"
+_PLAIN = (1.0, None, None)  # the model's own strength, no offset, no function
+_KNOWN_PLANS = 4  # of one model: each holds tables on the GPU
 _SPARE = 1 << 30  # VRAM left to sampling when originals are kept, where more is not known to be needed
 
 
-class _Same:
-    """Equal to another of the same object: patches hold tensors, which must not be compared."""
+@dataclass(frozen=True)
+class _Plan:
+    """How weights are merged together at any strengths: right as long as all that it was made of is where it was.
 
-    def __init__(self, held: Any) -> None:
-        self.held = held
+    Args:
+        made_of: each weight's parameter and ComfyUI's original, then the adapters. Held weakly.
+        weights: those that are merged so.
+        places: where their numbers lie.
+        layers: of each weight's first patch, its second one …: the group, and weights with their scale at strength 1.
+    """
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.held is other.held
+    made_of: list[Callable[[], Any]]
+    weights: list[str]
+    places: list[int]
+    layers: list[tuple[Group, list[tuple[str, float]]]]
 
-
-# What a weight is merged with: strength, patch, strength of the model, offset and function of each patch in turn.
-Merge = tuple[tuple[float, _Same, float, Any, _Same], ...]
+    def is_of(self, parts: list[Any], held: dict[str, Tensor]) -> bool:
+        return (all(old() is new for old, new in zip(self.made_of, parts, strict=True))
+                and [held[weight].data_ptr() for weight in self.weights] == self.places)
 
 
 @dataclass
@@ -56,14 +64,14 @@ class _Merged:
         parameters: those that hold a merge, or did and have their original kept. Held weakly: ComfyUI frees VRAM
             by replacing them, often without a word to us.
         originals: unpatched weights kept on the GPU, from the first changed strength on.
-        groups: layer of patches and its weights → a `Group`, and the parameters and factors it was made over.
+        plans: how weights were merged together: by device, dtype, weights and how many patches each has.
         needs: bytes that the last sampling was expected to take.
     """
 
     follows: dict[str, Merge] | None = None
     parameters: dict[str, ref[Tensor]] = field(default_factory=dict)
     originals: dict[str, Tensor] = field(default_factory=dict)
-    groups: dict[tuple[int, tuple[str, ...]], tuple[list[ref[Tensor]], Group]] = field(default_factory=dict)
+    plans: dict[tuple, _Plan] = field(default_factory=dict)
     needs: float = 0.0
 
     def forget(self) -> None:
@@ -74,7 +82,7 @@ class _Merged:
     def release(self) -> None:
         """Give back what is kept in VRAM."""
         self.originals.clear()
-        self.groups.clear()
+        self.plans.clear()
 
     def record(self, follows: dict[str, Merge], written: dict[str, Tensor]) -> None:
         """Note what the model holds, and in which parameters where they may be others than before.
@@ -88,7 +96,7 @@ class _Merged:
                 merged = state()
                 if merged is not None and merged.parameters.get(weight) is gone:
                     merged.originals.pop(weight, None)
-                    merged.groups = {key: made for key, made in merged.groups.items() if weight not in key[1]}
+                    merged.plans = {key: plan for key, plan in merged.plans.items() if weight not in plan.weights}
             return release
 
         self.follows = follows
@@ -127,9 +135,9 @@ def _state(patcher: ModelPatcher) -> _Merged:
 
 def _loaded(patcher: ModelPatcher, *_: Any) -> None:
     """ComfyUI has merged what it loaded just now; what was in place before keeps the merge it had."""
-    merged, wanted = _state(patcher), _wanted(patcher)
+    merged, wanted = _state(patcher), patches_of(patcher)
     before = merged.follows
-    if before is not None and before != wanted and not _was_unloaded(patcher, merged):
+    if before is not None and changed(patcher, before) and not _was_unloaded(patcher, merged):
         merged.forget()  # part of the model may hold other strengths: `_bring_up_to_date` reloads
         return
     merged.forget()  # parameters are others now, and ComfyUI may have unloaded the model without a word to us
@@ -157,17 +165,17 @@ def _bring_up_to_date(patcher: ModelPatcher) -> None:
     if not comfyui.is_loaded(patcher):
         return  # not loaded, or with other patches: ComfyUI's load will merge
     merged = _state(patcher)
-    wanted, before = _wanted(patcher), merged.follows
-    if before == wanted:
+    before = merged.follows
+    others = [] if before is None else changed(patcher, before)
+    if before is not None and not others:
         return
-    changed = [] if before is None else [
-        weight for weight in wanted.keys() | before.keys() if before.get(weight, ()) != wanted.get(weight, ())]
-    if before is None or comfyui.obstacle_to_rewriting(patcher, changed, KEY):
+    if before is None or comfyui.obstacle_to_rewriting(patcher, others, KEY):
         merged.forget()
         comfyui.reload(patcher)
         return
+    wanted = patches_of(patcher)
     try:
-        written = _rewrite(patcher, merged, changed)
+        written = _rewrite(patcher, merged, others, wanted)
     except comfy.model_management.OOM_EXCEPTION:
         merged.forget()
         comfyui.reload(patcher)
@@ -193,73 +201,84 @@ def _sampling(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
     return executor(noise, *args, **kwargs)
 
 
-def _wanted(patcher: ModelPatcher) -> dict[str, Merge]:
-    return {weight: tuple((patch.strength, _identity(patch.adapter), patch.strength_model, patch.offset,
-                           _Same(patch.function)) for patch in patches)
-            for weight, patches in comfyui.patches_of(patcher).items()}
-
-
-def _identity(adapter: Any) -> _Same:
-    """The same for every adapter of one module: Apply LoHa makes adapters anew, over the same factors."""
-    return _Same(adapter.weights[0] if isinstance(adapter, LohaAdapter) else adapter)
-
-
-def _rewrite(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> dict[str, Tensor]:
+def _rewrite(patcher: ModelPatcher, merged: _Merged, weights: list[str], wanted: dict[str, Merge]) -> dict[str, Tensor]:
     """Merge these weights anew, and return the parameters that hold them now."""
-    together = _merge_grouped(patcher, merged, changed)
-    rest = [weight for weight in changed if weight not in together]
+    together = _merge_together(patcher, merged, weights, wanted)
+    rest = [weight for weight in weights if weight not in together]
     for weight in rest:
         comfyui.merge_anew(patcher, weight)
     return together | parameters(patcher, rest)
 
 
-def _merge_grouped(patcher: ModelPatcher, merged: _Merged, changed: list[str]) -> dict[str, Tensor]:
+def _merge_together(patcher: ModelPatcher, merged: _Merged, weights: list[str],
+                    wanted: dict[str, Merge]) -> dict[str, Tensor]:
     """Merge what consists of plain LoHa patches in a few launches, from originals kept on the GPU.
 
     Returns the parameters that are done. Left over are those that ComfyUI's own load would round otherwise (a stack
     of patches it rounds once, float8 at random, what is quantised it unpacks), and all of them where the originals
     do not fit into VRAM or a person has turned this off.
     """
-    device, dtype = patcher.load_device, comfyui.merge_dtype(patcher.load_device)
     if os.environ.get(KEEP_VARIABLE) == "0":
         return {}
-    here: dict[str, tuple[Tensor, tuple[Patch, ...]]] = {}
-    kept, patches = comfyui.originals(patcher), comfyui.patches_of(patcher)
-    for weight, held in parameters(patcher, changed).items():
-        original, mine = kept.get(weight), patches.get(weight, ())
-        if (original is not None and held.device == device and held.dtype == original.dtype
-                and held.shape == original.shape and held.dtype.itemsize > 1 and type(held.data) is Tensor
-                and (held.dtype == dtype or (len(mine) < 2 and holds(dtype, held.dtype)))
-                and held.data_ptr() != original.data_ptr() and all(map(_is_plain, mine))):
-            here[weight] = (held, mine)
-    if not here or not _keep_originals(merged, {weight: kept[weight] for weight in here}, device):
-        return {}
+    device, dtype = patcher.load_device, comfyui.merge_dtype(patcher.load_device)
+    held, originals = parameters(patcher, weights), comfyui.originals(patcher, weights)
+    patches = [wanted.get(weight, ()) for weight in weights]
+    key = (device, dtype, *weights, *map(len, patches))
+    parts = [*held.values(), *originals, *(_plain_adapter(patch) for mine in patches for patch in mine)]
+    plan = merged.plans.get(key)
+    if plan is None or not plan.is_of(parts, held):
+        kept = dict(zip(weights, originals, strict=True))
+        chosen = [weight for weight in weights if _goes_together(held[weight], kept[weight], wanted.get(weight, ()),
+                                                                 device, dtype)]
+        if not _keep_originals(merged, {weight: kept[weight] for weight in chosen}, device):
+            return {}
+        plan = merged.plans[key] = _plan(merged, parts, {weight: held[weight] for weight in chosen}, wanted)
+        if len(merged.plans) > _KNOWN_PLANS:
+            del merged.plans[next(iter(merged.plans))]
     with torch.inference_mode():  # parameters made under it take no writes outside
-        for weight, (held, mine) in here.items():
-            if not mine:
-                held.data.copy_(merged.originals[weight])
-    for layer in range(max(len(mine) for _, mine in here.values())):
-        weights = tuple(weight for weight, (_, mine) in here.items() if len(mine) > layer)
-        mine = [here[weight][1][layer] for weight in weights]
-        written = [here[weight][0] for weight in weights]
-        parts = [*written, *(patch.adapter.weights[0] for patch in mine)]
-        made_of, group = merged.groups.get((layer, weights), ([], None))
-        if len(made_of) != len(parts) or any(old() is not new for old, new in zip(made_of, parts, strict=True)):
-            bases = [merged.originals[weight] for weight in weights] if layer == 0 else None
-            group = Group([held.data for held in written], [patch.adapter.factors for patch in mine], bases)
-            merged.groups[layer, weights] = ([ref(part) for part in parts], group)
-        group.merge([patch.adapter.scale * patch.strength for patch in mine])
-    return {weight: held for weight, (held, _) in here.items()}
+        for weight in plan.weights:
+            if not wanted.get(weight):
+                held[weight].data.copy_(merged.originals[weight])
+    for layer, (group, scales) in enumerate(plan.layers):
+        group.merge([scale * wanted[weight][layer][0] for weight, scale in scales])
+    return {weight: held[weight] for weight in plan.weights}
+
+
+def _goes_together(held: Tensor, original: Tensor | None, patches: Merge, device: torch.device,
+                   dtype: torch.dtype) -> bool:
+    return (original is not None and held.device == device and held.dtype == original.dtype
+            and held.shape == original.shape and held.dtype.itemsize > 1 and type(held.data) is Tensor
+            and (held.dtype == dtype or (len(patches) < 2 and holds(dtype, held.dtype)))
+            and held.data_ptr() != original.data_ptr() and all(map(_plain_adapter, patches)))
+
+
+def _plan(merged: _Merged, parts: list[Any], held: dict[str, Tensor], wanted: dict[str, Merge]) -> _Plan:
+    """The plan for these parameters, whose originals are kept."""
+    layers = []
+    for layer in range(max((len(wanted.get(weight, ())) for weight in held), default=0)):
+        adapters = {weight: wanted[weight][layer][1] for weight in held if len(wanted.get(weight, ())) > layer}
+        bases = [merged.originals[weight] for weight in adapters] if layer == 0 else None
+        group = Group([held[weight].data for weight in adapters],
+                      [adapter.factors for adapter in adapters.values()], bases)
+        layers.append((group, [(weight, adapter.scale) for weight, adapter in adapters.items()]))
+    return _Plan([_nothing if part is None else ref(part) for part in parts], list(held),
+                 [parameter.data_ptr() for parameter in held.values()], layers)
+
+
+def _nothing() -> None:
+    """In place of a reference to what is not there."""
+
+
+def _plain_adapter(patch: tuple) -> LohaAdapter | None:
+    """The adapter of a patch that only adds a LoHa to a whole weight."""
+    if patch[2:] != _PLAIN or not isinstance(patch[1], LohaAdapter) or not patch[1].is_additive:
+        return None
+    return patch[1]
 
 
 def holds(wide: torch.dtype, dtype: torch.dtype) -> bool:
     """Whether every number of `dtype` is one of `wide`, so that a merge there is rounded once, at its end."""
     return torch.promote_types(wide, dtype) == wide
-
-
-def _is_plain(patch: Patch) -> bool:
-    return (isinstance(patch.adapter, LohaAdapter) and patch.adapter.is_additive and patch.strength_model == 1.0
-            and patch.offset is None and patch.function is None)
 
 
 def _keep_originals(merged: _Merged, wanted: dict[str, Tensor], device: torch.device) -> bool:

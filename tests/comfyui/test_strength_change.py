@@ -287,12 +287,12 @@ def test_nothing_is_kept_for_weights_that_comfyui_took_away(comfy, small_model, 
     _load(comfy, first)
     _load(comfy, second)
     kept = pack.module._state(second)
-    assert kept.originals and kept.groups
+    assert kept.originals and kept.plans
     if unload == "partly":
         second.partially_unload(torch.device("cpu"), 10**12)
     else:
         _load(comfy, small_model[0])
-    assert not kept.originals and not kept.groups
+    assert not kept.originals and not kept.plans
 
 
 def test_a_clone_over_another_copy_of_the_model_follows(comfy, base, checkpoint, small_model, loha, apply):

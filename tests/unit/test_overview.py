@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lohas import Layout, random_module, sd15_rows
-from shinymas_loha.loha import Loha, LohaModule, overview
+from shinymas_loha.loha import Loha, LohaModule, overview, report
 from shinymas_loha.loha.binding import bind
 
 TARGETS = [row.target(torch.float32) for row in sd15_rows()]
@@ -14,6 +14,10 @@ BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_"
 QUERY, KEY = BLOCK + "attn1_to_q", BLOCK + "attn1_to_k"
 TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 CPU = torch.device("cpu")
+
+
+def _drawn(binding):
+    return overview.of_binding(binding, report.block_norms(binding, CPU))
 
 
 def facts(metadata=(), **others):
@@ -61,7 +65,7 @@ def test_estimated_norms_are_near_the_exact_ones(tucker):
     layout = Layout((320, 320, 3, 3), tucker=tucker, ranks=(16, 16))
     loha = Loha({"lora_unet_down_blocks_0_resnets_0_conv1": random_module(layout, dtype=torch.float16)})
     (block, about), = overview.of_file(loha)["norms"]
-    (exact_block, exact), = overview.of_binding(bind(loha, TARGETS), CPU)["norms"]
+    (exact_block, exact), = _drawn(bind(loha, TARGETS))["norms"]
     assert block == exact_block == "IN01"
     assert about == pytest.approx(exact, rel=0.15)
 
@@ -70,7 +74,7 @@ def test_small_products_are_not_estimated_but_exact():
     loha = Loha({QUERY: random_module(Layout((32, 20)))})
     targets = [replace(target, shape=(32, 20)) if "1.1.transformer_blocks.0.attn1.to_q" in target.weight else target
                for target in TARGETS]
-    assert overview.of_file(loha)["norms"] == overview.of_binding(bind(loha, targets), CPU)["norms"]
+    assert overview.of_file(loha)["norms"] == _drawn(bind(loha, targets))["norms"]
 
 
 def test_the_product_of_a_strangers_shape_is_never_made():
@@ -90,7 +94,7 @@ def test_what_is_infinite_is_json_all_the_same():
     wide = torch.full((320, 1), 1e45, dtype=torch.float64)
     loha = Loha({QUERY: LohaModule(QUERY, wide, wide.t(), wide, wide.t())})
     targets = [replace(target, dtype=torch.float64) for target in TARGETS]
-    for drawn in (overview.of_file(loha), overview.of_binding(bind(loha, targets), CPU)):
+    for drawn in (overview.of_file(loha), _drawn(bind(loha, targets))):
         assert drawn["norms"] == [["IN01", None]]
         json.dumps(drawn, allow_nan=False)
 
@@ -103,7 +107,7 @@ def test_a_file_of_another_architecture_has_no_chart():
 def test_parts_with_their_reasons():
     loha = Loha({QUERY: random_module(Layout((320, 320))), KEY: random_module(Layout((320, 64))),
                  "stranger": random_module(Layout((4, 4)))})
-    drawn = overview.of_binding(bind(loha, TARGETS), CPU)
+    drawn = _drawn(bind(loha, TARGETS))
     (_, applied, nothing), (_, skipped, misfit), (_, unknown, no_name) = drawn["parts"]
     assert [part for part, *_ in drawn["parts"]] == ["applied", "skipped", "unknown"]
     assert (applied, skipped, unknown, nothing) == (1, 1, 1, [])

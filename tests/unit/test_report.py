@@ -30,6 +30,10 @@ def loha():
                 ("the scale is a guess",))
 
 
+def _norm_lines(binding):
+    return report.norm_lines(report.block_norms(binding, torch.device("cpu")))
+
+
 def test_the_report_in_full(loha):
     assert report.binding_lines(bind(loha, TARGETS)) == [
         "modules: 6",
@@ -80,7 +84,7 @@ def test_norms_by_block_in_the_order_of_the_blocks():
         QUERY: random_module(layout, seed=1),
         BLOCK + "attn1_to_k": random_module(layout, seed=2),
     }
-    lines = report.norm_lines(bind(Loha(modules), TARGETS, lambda target: 0.3), torch.device("cpu"))
+    lines = _norm_lines(bind(Loha(modules), TARGETS, lambda target: 0.3))
     both = sum(float(exact_delta(modules[name], layout.shape).square().sum())
                for name in (QUERY, BLOCK + "attn1_to_k")) ** 0.5
     assert [line.split(":")[0] for line in lines] == ["norm IN01", "norm MID"]
@@ -93,14 +97,14 @@ def test_norms_beyond_float64_are_not_drawn_and_the_others_are():
     modules = {QUERY: LohaModule(QUERY, wide, wide.t(), wide, wide.t()),
                "lora_unet_mid_block_attentions_0_proj_in": random_module(Layout((1280, 1280)))}
     targets = [replace(target, dtype=torch.float64) for target in TARGETS]
-    lines = report.norm_lines(bind(Loha(modules), targets), torch.device("cpu"))
+    lines = _norm_lines(bind(Loha(modules), targets))
     assert lines[0] == "norm IN01: too large to draw"
     assert lines[1].endswith("█" * 24)
 
 
 def test_norms_of_zeros_draw_no_bar():
     zeros = random_module(Layout((320, 320)), alpha=0.0)
-    assert report.norm_lines(bind(Loha({QUERY: zeros}), TARGETS), torch.device("cpu")) == ["norm IN01: 0"]
+    assert _norm_lines(bind(Loha({QUERY: zeros}), TARGETS)) == ["norm IN01: 0"]
 
 
 @pytest.mark.parametrize("text", [
