@@ -10,6 +10,7 @@ from ....text import show
 from ..settings.hyper_parameters import KOHYA
 from .captions import Layout
 from .dataset import TrainingData
+from .index import PictureIndex
 from .tags import few_pictures, pictures_by_character
 
 _SHOWN = 50
