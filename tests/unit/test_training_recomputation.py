@@ -228,6 +228,102 @@ def test_a_value_changed_in_place_before_it_is_read_is_kept():
         torch.testing.assert_close(factor.grad, first)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Called as torch's, and does more."""
+
+    def forward(self, x):
+        return super().forward(2 * x + 1)
+
+
+class GroupNorm(nn.GroupNorm):
+    def forward(self, x):
+        return super().forward(x.square())
+
+
+class SiLU(nn.SiLU):
+    def forward(self, x):
+        return super().forward(1.7 * x)
+
+
+class Widened(nn.LayerNorm):
+    def forward(self, x):
+        return nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, 0.1)
+
+
+def _exchanged():
+    norm = nn.LayerNorm(8)
+    norm.forward = lambda x: nn.functional.layer_norm(x, (8,), None, None, 0.1)
+    return norm
+
+
+@pytest.mark.parametrize("make", [lambda: LayerNorm(8), lambda: GroupNorm(5, 5), lambda: SiLU(), lambda: Widened(8),
+                                  _exchanged], ids=["layer", "group", "silu", "eps", "exchanged"])
+def test_modules_that_do_more_than_their_kind_have_their_own_gradients(make):
+    module = make().requires_grad_(False)
+    group = nn.GroupNorm(5, 5).requires_grad_(False)
+    found = []
+    for frugal in (False, True):
+        forward, factors = _layer()
+        x = _leaf(3, 5, 8)
+        chain = [frugal_forward(one) or one.forward if frugal else one.forward for one in (group, module)]
+        forward(chain[1](chain[0](x * 1))).square().sum().backward()
+        found.append([x.grad, *(factor.grad for factor in factors)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_somebody_else_s_hooks_come_first():
+    """As of `save_on_cpu` around a step, or another frugal forward inside."""
+    norm = nn.LayerNorm(8).requires_grad_(False)
+    twice = nn.LayerNorm(8).requires_grad_(False)
+    twice.forward = frugal_forward(twice)
+    found = []
+    for kept in (norm.forward, frugal_forward(norm), twice.forward):
+        forward, _ = _layer()
+        x = _leaf(3, 5, 8)
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor):
+            y = kept(x * 1)
+            loss = forward(y).square().sum() + forward(y * nn.functional.gelu(y)).sum()
+        loss.backward()
+        found.append(x.grad)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_convolution_that_is_trained_keeps_its_input():
+    conv = nn.Conv2d(2, 3, 3)
+    x = _leaf(1, 2, 5, 5)
+    frugal_forward(conv)(x * 1).square().sum().backward()
+    found = conv.weight.grad.clone()
+    conv.zero_grad()
+    conv(x * 1).square().sum().backward()
+    assert torch.equal(found, conv.weight.grad)
+
+
+def test_a_gate_changed_behind_autograd_is_kept_as_it_is():
+    forward, factors = _layer()
+    x = _leaf(3, 5, 8)
+    gate = nn.functional.gelu(x)
+    with torch.no_grad():
+        gate.add_(1)
+    loss = forward(x * gate).sum()
+    value = gate.detach().clone()
+    loss.backward()
+    grads = [factor.grad.clone() for factor in factors]
+    for factor in factors:
+        factor.grad = None
+    forward(x.detach() * value).sum().backward()
+    assert all(torch.equal(factor.grad, one) for factor, one in zip(factors, grads, strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_all_is_plain(mode):
+    norm, silu = frugal_forward(nn.LayerNorm(8).requires_grad_(False)), frugal_forward(nn.SiLU())
+    with mode():
+        x = torch.randn(3, 8)
+        assert torch.equal(silu(norm(x)), nn.functional.silu(nn.functional.layer_norm(x, (8,))))
+        assert torch.equal(norm(input=x), norm(x))
+
+
 def test_modules_of_other_kinds_keep_what_they_keep():
     assert frugal_forward(nn.Linear(3, 3)) is None
     assert frugal_forward(nn.GELU()) is None

@@ -21,27 +21,38 @@ Make = Callable[[torch.dtype], Tensor]
 Node = Any  # torch.autograd.graph.Node, whose saved tensors its type does not name
 
 
-def frugal_forward(module: nn.Module) -> Plain | None:
+def frugal_forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """A forward of the same values and gradients that leaves less for backward; None where nothing is known.
 
     Args:
-        module: frozen.
+        module: frozen. Of torch's own kinds, or one called like them, which differs in where its weights are.
     """
-    if isinstance(module, nn.LayerNorm):
-        return partial(_layer_normed, module.eps, module.forward)
-    if isinstance(module, nn.GroupNorm):
-        return partial(_group_normed, module.forward)
-    if isinstance(module, nn.SiLU):
-        return partial(_activated, module.forward)
-    if isinstance(module, nn.Conv2d):
-        return partial(_convolved, module.forward)
+    kind, plain = type(module).__name__, module.forward
+    if "forward" in vars(module):  # another's, who may do more
+        return None
+    if isinstance(module, nn.LayerNorm) and kind == "LayerNorm":
+        return partial(_forward, partial(_layer_normed, module.eps), plain)
+    if isinstance(module, nn.GroupNorm) and kind == "GroupNorm":
+        return partial(_forward, _group_normed, plain)
+    if isinstance(module, nn.SiLU) and kind == "SiLU":
+        return partial(_forward, _activated, plain)
+    if isinstance(module, nn.Conv2d) and kind == "Conv2d":
+        return partial(_forward, _convolved, plain)
     return None
 
 
 def forget_input(y: Tensor, x: Tensor) -> None:
     """Let the `Function` that made y of x, cast or not, and has saved that first, make it again if it can be."""
     if y.requires_grad and (make := _maker(x)):
-        _replace(y.grad_fn._raw_saved_tensors[0], partial(make, y.dtype))
+        _hook(y.grad_fn._raw_saved_tensors[0], partial(make, y.dtype))
+
+
+def _forward(frugal: Callable[[Plain, Tensor], Tensor], plain: Callable[..., Tensor], *args: Any, **kwargs: Any
+             ) -> Tensor:
+    """Calls that are more than `module(x)`, and those without gradients, are left as they are."""
+    if kwargs or len(args) != 1 or not (args[0].requires_grad and torch.is_grad_enabled()):
+        return plain(*args, **kwargs)
+    return frugal(plain, *args)
 
 
 class _Norm:
@@ -91,11 +102,8 @@ def _group_normed(plain: Plain, x: Tensor) -> Tensor:
 
 
 def _remember(x: Tensor, y: Tensor, again: Plain) -> None:
-    node = y.grad_fn
-    saved = node._saved_input
-    if saved.stride() == x.stride():
-        norm = _Norm(x, again)
-        _replace(node._raw_saved_input, partial(norm.input, saved.dtype))
+    norm = _Norm(x, again)
+    if _let_go(y.grad_fn, "input", x, norm.input):
         y._made_by = norm.output, y._version
 
 
@@ -114,17 +122,20 @@ def _activated(plain: Plain, x: Tensor) -> Tensor:
     make = _maker(x)
     y = plain(x)
     if make and _is(y.grad_fn, "Silu"):
-        _replace(y.grad_fn._raw_saved_self, partial(make, x.dtype))
+        _let_go(y.grad_fn, "self", x, make)
     return y
 
 
 def _convolved(plain: Plain, x: Tensor) -> Tensor:
     y = plain(x)
-    if _is(y.grad_fn, "Convolution"):
-        saved = y.grad_fn._saved_input
-        _replace(y.grad_fn._raw_saved_input, partial(
-            torch.empty_strided, saved.shape, saved.stride(), dtype=saved.dtype, device=saved.device))
+    node = y.grad_fn
+    if _is(node, "Convolution") and node.next_functions[1][0] is None:  # its weight is frozen
+        _let_go(node, "input", x, partial(_blank, x.shape, x.stride(), x.device))
     return y
+
+
+def _blank(shape: torch.Size, stride: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(shape, stride, device=device, dtype=dtype)
 
 
 def _maker(x: Tensor) -> Make | None:
@@ -137,8 +148,9 @@ def _maker(x: Tensor) -> Make | None:
         make = partial(_product, node)
         x._made_by = make, version
         gate, _ = node.next_functions[1]
-        if _is(gate, "Gelu"):
-            _replace(node._raw_saved_other, partial(_gelu, gate))
+        other = node._saved_other
+        if _is(gate, "Gelu") and other._version == 0:
+            _let_go(node, "other", other, partial(_gelu, gate))
     return make
 
 
@@ -148,14 +160,28 @@ def _product(node: Node, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def _gelu(node: Node) -> Tensor:
-    return F.gelu(node._saved_self, approximate=node._saved_approximate)
+def _gelu(node: Node, dtype: torch.dtype) -> Tensor:
+    return F.gelu(node._saved_self, approximate=node._saved_approximate).to(dtype)
 
 
 def _is(node: Node | None, name: str) -> bool:
     return type(node).__name__ == f"{name}Backward0"
 
 
-def _replace(saved: Any, make: Callable[[], Tensor]) -> None:
-    """Let a node make a tensor when its backward asks for it, instead of keeping it."""
-    saved.register_hooks(lambda _: None, lambda _: make())
+def _let_go(node: Node, name: str, x: Tensor, make: Make) -> bool:
+    """Let a node make what it has saved by this name when its backward asks for it, if that is x or x cast.
+
+    Returns whether it does.
+    """
+    saved = getattr(node, f"_saved_{name}")
+    is_x = saved.data_ptr() == x.data_ptr() if saved.dtype == x.dtype else True
+    return is_x and (saved.shape, saved.stride()) == (x.shape, x.stride()) and _hook(
+        getattr(node, f"_raw_saved_{name}"), partial(make, saved.dtype))
+
+
+def _hook(saved: Any, make: Callable[[], Tensor]) -> bool:
+    try:
+        saved.register_hooks(lambda _: None, lambda _: make())
+    except RuntimeError:  # somebody else's hook is there, who keeps it in another way
+        return False
+    return True
