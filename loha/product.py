@@ -7,7 +7,7 @@ accumulated in float32, or in float64 where an operand is float64; a weight is r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite, prod
@@ -53,12 +53,16 @@ def merge_(weight: Tensor, factors: Factors, scale: float) -> Tensor:
 
 
 @full_precision()
-def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tensor, strength: float) -> Tensor:
+def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tensor, strength: float,
+                held: Callable[[int], None] = lambda count: None) -> Tensor:
     """Weight-decomposed merge: `W += strength · (m · (W+ΔW)/‖W+ΔW‖ − W)`, in place.
 
     The norm is that of W+ΔW, as LyCORIS trains it (`apply_weight_decompose`); ComfyUI's core takes
     the norm of W. `dora_scale` m says by its shape whether norms run over rows or over input columns,
     and see `dora_by_mean`.
+
+    Args:
+        held: is told how many numbers a division by means made too large, and were held at the edge.
 
     Raises:
         ValueError: m fits neither axis; binding has ruled that out.
@@ -68,7 +72,8 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     if axis is None:
         raise ValueError(f"dora_scale {tuple(dora_scale.shape)} does not fit a weight {tuple(weight.shape)}")
     if dora_by_mean(dora_scale):
-        return _merge_dora_by_mean_(weight, factors, scale, dora_scale.to(weight.device, dtype), strength)
+        return _merge_dora_by_mean_(weight, factors, scale, dora_scale.to(weight.device, dtype), strength,
+                                     held)
     magnitude = dora_scale.to(weight.device, dtype).flatten()
     epsilon = torch.finfo(torch.float32).eps
     trailing = [1] * (weight.dim() - 2)
@@ -92,7 +97,8 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     return weight
 
 
-def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: Tensor, strength: float) -> Tensor:
+def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: Tensor, strength: float,
+                         held: Callable[[int], None]) -> Tensor:
     """`W += strength · (m · (W+ΔW)/mean(W+ΔW) − W)`, the mean over whatever `means` has one number for."""
     means = means.view(*means.shape, *[1] * (weight.dim() - means.dim()))
     total = torch.zeros(1, *weight.shape[1:], dtype=means.dtype, device=weight.device)
@@ -105,10 +111,15 @@ def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: 
     factor = means / mean.where(mean.abs() > epsilon, torch.full_like(mean, epsilon))
     # A mean may be next to nothing where a norm is not, and a core may round what is made here to float16.
     limit = max(torch.finfo(torch.float16).max, float(weight.abs().max()) if weight.element_size() > 1 else 0.0)
+    beyond = 0
     for rows, change in _delta_blocks(weight, factors, scale):
         part = weight[rows].to(change.dtype)
-        changed = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part).clamp_(-limit, limit)
+        changed = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part)
+        beyond += int((~(changed.abs() <= limit)).sum())
+        changed.clamp_(-limit, limit)
         weight[rows] = changed.where(changed.isfinite(), part)
+    if beyond:
+        held(beyond)
     return weight
 
 

@@ -48,6 +48,14 @@ def kind_lines(loha: Loha) -> list[str]:
     return lines
 
 
+def unusable_lines(loha: Loha, said: str = "unusable") -> list[str]:
+    """Every reason for modules that cannot be used whatever the model, with examples."""
+    reasons = defaultdict(list)
+    for name, reason in loha.refused.items():
+        reasons[reason].append(name)
+    return [f"{said} {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
+
+
 def hash_lines(loha: Loha) -> list[str]:
     """What nobody reads, but other tools look a file up by: the end of a report."""
     if not loha.source:

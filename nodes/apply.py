@@ -7,11 +7,12 @@ import logging
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..loha import Loha, SettingsError, overview, report
+from ..loha import BindError, Loha, SettingsError, overview, report
 from ..loha.block_weights import parse as parse_block_weights
 from ..patcher import strength_cost
 from ..patcher.comfyui import merge_dtype, schema
-from ..patcher.patching import Strengths, bind_to, patch
+from ..patcher.outputs import in_need
+from ..patcher.patching import Strengths, bind_to, block_lines, patch
 from ..text import show
 from .load import LohaType
 from .model_version import version_lines
@@ -51,6 +52,7 @@ class ApplyLoha(io.ComfyNode):
                 io.String.Output("report", display_name="report",
                                  tooltip="Modules applied, skipped and unknown, with reasons, one fact a line."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -64,6 +66,10 @@ class ApplyLoha(io.ComfyNode):
     @classmethod
     def execute(cls, model, loha: Loha, strength_model: float, strength_clip: float, strict: bool,
                 clip=None, block_weights: str = "") -> io.NodeOutput:
+        # Named here: what others say of a CLIP that is None leads to no cause.
+        if clip is None and cls.hidden and (taker := in_need(cls.hidden.prompt, cls.hidden.unique_id, 1)):
+            raise BindError(f"clip: '{taker}' takes the CLIP of Apply LoHa, but nothing is connected to its clip; "
+                            "connect the checkpoint's CLIP there")
         strengths = Strengths(strength_model, strength_clip, parse_block_weights(block_weights or ""))
         binding = bind_to(loha, model, clip, strengths)
         model, clip, binding = patch(binding, model, clip)
@@ -72,7 +78,8 @@ class ApplyLoha(io.ComfyNode):
         device = model.load_device
         norms = report.block_norms(binding, comfy.model_management.get_torch_device())
         lines = [
-            *report.binding_lines(binding), *version_lines(loha), *report.norm_lines(norms),
+            *report.binding_lines(binding), *block_lines(model, strengths), *version_lines(loha),
+            *report.norm_lines(norms),
             *report.hash_lines(loha), *report.route_lines(binding, device, merge_dtype(device)),
             *strength_cost.cost_lines(binding, model),
         ]

@@ -58,7 +58,7 @@ class LoadLoha(io.ComfyNode):
     def execute(cls, lora_name: str) -> io.NodeOutput:
         loha = files.read(loras.find(lora_name))
         version = version_lines(loha)
-        info = "\n".join(report.file_lines(loha) + version + report.hash_lines(loha))
+        info = "\n".join(report.file_lines(loha) + report.unusable_lines(loha) + version + report.hash_lines(loha))
         drawn = overview.of_file(loha)
         drawn |= {"facts": [line.split(": ", 1) for line in version] + drawn["facts"], "words": words_of(loha)}
         return io.NodeOutput(loha, info, ui={"text": [info], "shinymas_loha": [drawn]})

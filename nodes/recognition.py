@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +17,10 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..characters import DEFAULT_CAST
+from ..characters import DEFAULT_CAST, cast_stamps
 from ..characters.catalogue import Cast
 from ..loha import FileError, files
+from ..loha.files.opening import file_stamp
 from ..patcher.comfyui import schema
 from ..text import show
 from .identity import NO_MODEL, SecondMeasure, model_names, model_path
@@ -83,23 +87,28 @@ class RecognitionReport(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None,
-                        identity_model: list[str] | str | None = None) -> bool | str:
-        try:
-            if tagger:
-                tagger_path(_first(tagger))
-            if folder:
-                _in_output(_first(folder))
-            if identity_model:
-                model_path(_first(identity_model))
-        except FileError as error:
-            return str(error)
+                        identity_model: list[str] | str | None = None) -> bool:
+        """What is wrong is raised: ComfyUI would repeat a returned text for each of the inputs, as theirs."""
+        if tagger:
+            tagger_path(_first(tagger))
+        if folder:
+            _in_output(_first(folder))
+        if identity_model:
+            model_path(_first(identity_model))
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list[str] | str | None = None, references: list[str] | str | None = None,
-                           **inputs) -> object:
-        """Pictures that came into a folder are looked at."""
-        return float("nan") if _first(folder) or _first(references) else None
+    def fingerprint_inputs(cls, tagger: list[str] | str | None = None, folder: list[str] | str | None = None,
+                           references: list[str] | str | None = None, **inputs) -> object:
+        """Pictures that came into a folder, edited casts and another tagger under the same name are seen."""
+        from ..taggers.layouts import recognise
+
+        if _first(folder) or _first(references) or not _first(tagger):
+            return float("nan")
+        stamps = cast_stamps(Path(folder_paths.get_user_directory()))
+        with suppress(FileError):
+            stamps = stamps, *map(file_stamp, recognise(tagger_path(_first(tagger))).all)
+        return stamps
 
     @classmethod
     def execute(cls, tagger: list[str], threshold: list[float], cast: list[str], folder: list[str],
@@ -113,8 +122,9 @@ class RecognitionReport(io.ComfyNode):
         from ..taggers.tagger import Tagger
 
         chosen = chosen_cast(cast[0], (cast_yaml or [""])[0])
+        mixed: dict[str, dict[str, None]] = {"files": {}, "sheets": {}}
         asked = [Asked(*one) for one in (*_connected(chosen, images, characters, strengths),
-                                         *_kept(chosen, _in_output(folder[0])))]
+                                         *_kept(chosen, _in_output(folder[0]), mixed))]
         if not asked:
             raise FileError("no pictures: connect `images` and `characters`, or give a folder that holds some.")
         eyes = Tagger(tagger_path(tagger[0]))
@@ -136,6 +146,10 @@ class RecognitionReport(io.ComfyNode):
                  *_drawn_with(cls.hidden.prompt, cls.hidden.unique_id)]
         if table.not_known:
             facts.append(f"not counted, for the tagger does not know them: {', '.join(map(show, table.not_known))}")
+        for what, names in mixed.items():
+            if len(names) > 1:
+                listed = ", ".join(show(name) or "(unnamed)" for name in sorted(names)[:8])
+                facts.append(f"note: pictures of several {what} count together: {listed}")
         text = "\n".join([*table.lines(), *(identity.lines() if identity else ()), *facts])
         below = [line for line in facts if line not in said[1:]]
         picture = torch.from_numpy(draw(table, below, identity)).float().div_(255)
@@ -160,18 +174,26 @@ def _connected(cast: Cast, images: list[torch.Tensor] | None, names: list[str] |
             yield who.name, float(strength), part, len(people) > 1
 
 
-def _kept(cast: Cast, folder: Path | None) -> Iterator[tuple[str, float, Image.Image]]:
-    """(name, strength, picture) of what lies in a folder: of a Sheet, and in folders called by a character's name."""
+def _kept(cast: Cast, folder: Path | None, mixed: dict[str, dict[str, None]]
+          ) -> Iterator[tuple[str, float, Image.Image]]:
+    """(name, strength, picture) of what lies in a folder: of a Sheet, and in folders called by a character's name.
+
+    Args:
+        mixed: takes the files and the sheets by which pictures of a Sheet were drawn.
+    """
     if folder is None:
         return
     from ..characters.sheet import parse_label, read_label
     from ..loha.training.data.pictures import read_pixels
 
     for path in sorted(folder.glob("*.png")):
-        if label := read_label(path):
+        label, title = read_label(path)
+        if label:
             parsed = parse_label(label)
-            who = cast.find(parsed.column.partition(" (")[0])
-            yield who.name, _strength(parsed.row), read_pixels(path, any_shape=True)
+            who, (file, strength) = cast.find(parsed.column.partition(" (")[0]), _drawn_at(parsed.row)
+            mixed["files"].setdefault(file)
+            mixed["sheets"].setdefault(title)
+            yield who.name, strength, read_pixels(path, any_shape=True)
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
         number, _, name = inner.name.partition("_")
         who = cast.find(name if number.isdecimal() and name else inner.name)
@@ -180,15 +202,17 @@ def _kept(cast: Cast, folder: Path | None) -> Iterator[tuple[str, float, Image.I
                 yield who.name, 1.0, read_pixels(path, any_shape=True)
 
 
-def _strength(row: str) -> float:
-    """The strength in a label's row, `FILE, 0.8` or `none`; 1 where none stands there."""
-    word = row.rpartition(",")[2].strip()
+def _drawn_at(row: str) -> tuple[str, float]:
+    """File and strength in a label's row, `FILE, 0.8`, `FILE` or `none`; "" and 1 where none stands there."""
+    file, _, word = (part.strip() for part in row.rpartition(","))
     if word == "none":
-        return 0.0
+        return file, 0.0
     try:
-        return float(word) if word else 1.0
+        strength = float(word or 1.0)
     except ValueError:
-        return 1.0
+        strength = math.nan
+    is_number = math.isfinite(strength) and not re.match(r"0\d", word)  # 000016 is the epoch in a file's name
+    return (file, strength) if is_number else (row, 1.0)
 
 
 def _first(given: list[_Value] | _Value | None) -> _Value | None:

@@ -9,7 +9,7 @@ import yaml
 from comfy_api.latest import io
 
 from ..characters import CastError
-from ..loha import FileError, Loha, files
+from ..loha import FileError, Loha, files, report
 from ..loha.precision import DTYPES
 from ..patcher import loras
 from ..patcher.comfyui import schema
@@ -59,7 +59,8 @@ class SaveLoha(io.ComfyNode):
         written = files.save(loha, path, DTYPES[precision])
         # Last: whatever is wrong with the cast, the LoHa is on the disk.
         cast = [_cast_line(loha, path.stem)] if write_cast else []
-        text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}", *cast])
+        text = "\n".join([f"file: {written.path}", f"sha256: {written.sha256}",
+                          *report.unusable_lines(loha, "not written"), *cast])
         return io.NodeOutput(written.path, ui={"text": [text]})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io as byte_io
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -90,10 +91,16 @@ class CharacterList(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, unit=None, run=None, index=None, **widgets) -> object:
-        """Edited casts and new favourites take effect at the next run; an index that does not count, does not."""
+    def fingerprint_inputs(cls, unit=None, run=None, index=None, lora_files: str | None = "", **widgets) -> object:
+        """Edited casts, new favourites and files take effect at the next run; an index that does not count, does not.
+
+        Patterns that come over a link are None here: then every file counts.
+        """
         favourites = sorted(_favourites()) if unit == roster.FAVOURITES else None
-        return characters.cast_stamps(Path(folder_paths.get_user_directory())), favourites
+        drawn = folder_paths.get_filename_list("loras") if lora_files is None or lora_files.strip() else ()
+        with suppress(CastError):
+            drawn = roster.matching(drawn, lora_files or "*")
+        return characters.cast_stamps(Path(folder_paths.get_user_directory())), favourites, tuple(drawn)
 
     @classmethod
     def validate_inputs(cls, strengths: str | None = None) -> bool | str:

@@ -69,14 +69,12 @@ class TagStatistics(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, write_cast: str | None = None, write_dataset: str | None = None) -> bool | str:
-        try:
-            if write_cast:
-                cast_path(write_cast)
-            if write_dataset:
-                _dataset_path(Path(), write_dataset)
-        except FileError as error:
-            return str(error)
+    def validate_inputs(cls, write_cast: str | None = None, write_dataset: str | None = None) -> bool:
+        """What is wrong is raised: ComfyUI would repeat a returned text for each of the inputs, as theirs."""
+        if write_cast:
+            cast_path(write_cast)
+        if write_dataset:
+            _dataset_path(Path(), write_dataset)
         return True
 
     @classmethod

@@ -132,7 +132,9 @@ class LohaTrainingData(io.ComfyNode):
         ledgers = Path(folder_paths.get_user_directory()) / "shinymas" / "pictures"
         data = training_data(index_pictures(options, progress, ledgers=ledgers, may_read=reach()), options)
         info = "\n".join([describe_data(data), *notes])
-        return io.NodeOutput(data, info, _preview(data), ui={"text": [info]})
+        # Notes stand below the text too: of a long one nobody reads the middle.
+        noted = [line for line in info.splitlines() if line.startswith("note: ")]
+        return io.NodeOutput(data, info, _preview(data), ui={"text": [info], "notes": noted})
 
 
 class LohaTrainingSettings(io.ComfyNode):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
 from comfy.weight_adapter import WeightAdapterBase
 
 from ..loha import kernels, product
 from ..loha.factors import Factors
 from ..loha.scale import alpha_over_rank
+
+_log = logging.getLogger("shinymas-loha")
 
 
 class LohaAdapter(WeightAdapterBase):
@@ -19,6 +24,7 @@ class LohaAdapter(WeightAdapterBase):
     name = "shinymas_loha"
     # Of all adapters of one LoHa on one patcher. One that a core has rebuilt does without.
     workspace: kernels.Workspace | None = None
+    _has_told = False
 
     def __init__(self, loaded_keys: set[str], weights: tuple) -> None:
         self.loaded_keys = loaded_keys
@@ -57,4 +63,13 @@ class LohaAdapter(WeightAdapterBase):
         if self.is_additive:
             kernels.merge_(weight, self.factors, self.scale * strength, self.workspace)
             return weight
-        return product.merge_dora_(weight, self.factors, self.scale, self.weights[7], strength)
+        held = partial(self._tell_of_held, key)
+        return product.merge_dora_(weight, self.factors, self.scale, self.weights[7], strength, held)
+
+    def _tell_of_held(self, key: str, count: int) -> None:
+        """Once: a weight that is merged as it is used is merged at every step."""
+        if not self._has_told:
+            self._has_told = True
+            _log.warning("%s: the DoRA of a LoHa divides by means that are next to nothing there; %d of its numbers "
+                         "grew beyond float16 and were held there. If pictures are noise, that is why: such a file "
+                         "needs the checkpoint that it was trained on.", key, count)

@@ -24,6 +24,7 @@ from .tiles import Tile, find_tiles
 
 _KEY = "shinymas_regions"
 _ROOM = "shinymas_before"  # of a block's options, between our two patches
+_CHUNK = 77  # tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Regions:
     masks: Tensor
     contexts: tuple[Tensor, ...]
     memo: dict = field(default_factory=dict)
-    texts: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)  # of a sampling → whether they are the first's
+    texts: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)  # of a sampling → the regions they have
 
     def weights(self, tile: Tile, size: tuple[int, int], like: Tensor) -> Tensor:
         """(regions, 1, positions, 1): how much each position of an attention over (height, width) is whose.
@@ -61,6 +62,27 @@ class Regions:
         if key not in self.memo:
             self.memo[key] = [context.to(like) for context in self.contexts]
         return self.memo[key]
+
+    def under(self, text: Tensor) -> Regions | None:
+        """The regions of a conditioning whose text, the first's once, is this one now.
+
+        Nodes that change a text copy all else: zeros are nobody's (Conditioning Zero Out), what is put behind it
+        (Concat) is put behind each region's, and of anything else nobody knows what it would be in the others.
+
+        Raises:
+            SettingsError: it is something else.
+        """
+        first = self.contexts[0].to(text)
+        if text.shape == first.shape and torch.equal(text, first):
+            return self
+        if not torch.count_nonzero(text):
+            return None
+        own, more = text[:, :first.shape[1]], text[:, first.shape[1]:]
+        if not more.shape[1] % _CHUNK and own.shape == first.shape and torch.equal(own, first):
+            return Regions(self.masks, tuple(torch.cat((context.to(text), more), 1) for context in self.contexts))
+        raise SettingsError("the text of a conditioning was changed behind ShinyMas Scene, and attention couple cannot "
+                            "tell what each region's would be. Take out what changes it (Conditioning Average, for "
+                            "one), or set method to masked conditioning.")
 
 
 def couple(model: ModelPatcher) -> ModelPatcher:
@@ -126,7 +148,7 @@ class _Evaluation:
 def _with_patches(executor, model, conds, x_in, timestep, model_options):
     """Around ComfyUI's batching: hand the two patches along where some conditioning has regions."""
     entries = [(index, entry) for index, cond in enumerate(conds) if cond is not None for entry in cond]
-    owners = {id(entry["model_conds"]["c_crossattn"]): entry[_KEY] for _, entry in entries if _has_own_text(entry)}
+    owners = {id(entry["model_conds"]["c_crossattn"]): regions for _, entry in entries if (regions := _of(entry))}
     if not owners:
         return executor(model, conds, x_in, timestep, model_options)
     latent = tuple(x_in.shape[2:])
@@ -141,18 +163,19 @@ def _with_patches(executor, model, conds, x_in, timestep, model_options):
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 
 
-def _has_own_text(entry: dict) -> bool:
-    """Whether the regions of a conditioning belong to its text.
+def _of(entry: dict) -> Regions | None:
+    """A conditioning's regions, None where it has none or they belong to another's text.
 
     To give each area its counterpart ComfyUI copies a conditioning with all that it carries, and puts the text of
     another into it.
     """
     regions, text = entry.get(_KEY), entry["model_conds"].get("c_crossattn")
     if regions is None or text is None:
-        return False
+        return None
     if text not in regions.texts:
         own = entry["cross_attn"].to(text.cond)
-        regions.texts[text] = own.shape == text.cond.shape and torch.equal(own, text.cond)
+        is_own = own.shape == text.cond.shape and torch.equal(own, text.cond)
+        regions.texts[text] = regions.under(entry["cross_attn"]) if is_own else None
     return regions.texts[text]
 
 

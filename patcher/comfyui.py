@@ -174,6 +174,10 @@ def obstacle_to_sharing(patcher: ModelPatcher, key: str) -> str:
         return "hooks patch the weights too"
     if patcher.injections.keys() - {key}:
         return "another pack injects into the model"
+    # A clone that exchanges modules keeps its identity; what is merged in the one part is not in the other.
+    if any(isinstance(part, torch.nn.Module) and name.startswith("diffusion_model")
+           for name, part in patcher.object_patches.items()):
+        return "another pack has exchanged a part of the model"
     return ""
 
 

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..loha import Loha, report
 from ..loha.binding import Binding
-from .patching import Strengths, bind_part, patches_for_hook
+from .patching import Strengths, bind_part, block_lines, patches_for_hook
 
 
 class LohaHook(WeightHook):
@@ -50,7 +50,8 @@ class LohaHook(WeightHook):
         for strength, group in (patches or {1.0: {}}).items():
             model.add_hook_patches(hook=self, patches=group, strength_patch=strength)
         registered.add(self)
-        self.say(*_outcome(binding, is_text))
+        text, level = _outcome(binding, is_text)
+        self.say("\n".join([text, *([] if is_text else block_lines(model, self.strengths))]), level)
         return True
 
 

@@ -83,6 +83,14 @@ def _fits(loha: Loha, unet: tuple[Target, ...] | None, text: tuple[Target, ...] 
     return fits
 
 
+def block_lines(model: ModelPatcher, strengths: Strengths) -> list[str]:
+    """A line where block weights say nothing of a U-Net: every preset but NONE leaves all of such a model at 1."""
+    if strengths.blocks is None or any(target.block != "BASE" for target in
+                                       model_weights.targets(model, "diffusion_model.")):
+        return []
+    return ["note: block_weights: this model has none of the blocks; all of it is BASE"]
+
+
 def patch(binding: Binding, model: ModelPatcher,
           clip: comfy.sd.CLIP | None) -> tuple[ModelPatcher, comfy.sd.CLIP | None, Binding]:
     """Return clones that carry the patches, the very same objects where nothing applies, and the binding

@@ -14,13 +14,14 @@ from ..errors import CastError
 _LABEL, _TITLE = "sheet label", "sheet title"
 
 
-def read_label(path: Path) -> str:
-    """The label of a kept picture, "" of one that is none of ours."""
+def read_label(path: Path) -> tuple[str, str]:
+    """The label and the title of a kept picture, "" both of one that is none of ours."""
     try:
         with Image.open(path) as image:
-            return getattr(image, "text", {}).get(_LABEL, "")
+            text = getattr(image, "text", {})
     except (OSError, ValueError, SyntaxError):
-        return ""
+        return "", ""
+    return text.get(_LABEL, ""), text.get(_TITLE, "")
 
 
 class Kept:
@@ -42,15 +43,10 @@ class Kept:
             raise CastError(f"keep_in: {show(folder.name)} cannot be read: {error.strerror}") from error
 
     def _take(self, path: Path) -> None:
-        try:
-            with Image.open(path) as image:
-                text = getattr(image, "text", {})
-        except (OSError, ValueError, SyntaxError):
-            return  # no picture of ours
-        if text.get(_TITLE) != self.title:
-            self.others += _LABEL in text
-        elif text.get(_LABEL):
-            self.paths[text[_LABEL]] = path
+        label, title = read_label(path)
+        if label and title == self.title:
+            self.paths[label] = path
+        self.others += bool(label) and title != self.title
 
     def put(self, label: str, picture: np.ndarray, write) -> None:
         """Keep a picture, (height, width, 3) uint8, in the place of an earlier one with this label.

@@ -35,13 +35,13 @@ def build() -> dict:
         "ShinyMasTagStatistics", pictures.box(0), is_small=True, links={"folder": (tags, "pictures")},
         widgets={"folder": "", "told_apart_by": "folder", "top_n": 20, "names": "", "write_cast": _FOLDER,
                  "write_dataset": ""})
+    trained_on = graph.node(
+        "ShinyMasTrainingData", pictures.box(0), is_small=True, links={"folder": (tags, "pictures")},
+        widgets={**data, "folder": "", "keep_tokens": 1, "shuffle": True})
     checkpoint = graph.node("CheckpointLoaderSimple", pictures.box(), models=[CHECKPOINT],
                             title="Checkpoint: an SD 1.5 anime model", widgets={"ckpt_name": CHECKPOINT["name"]})
 
-    trained_on = graph.node(
-        "ShinyMasTrainingData", training.box(0), is_small=True, links={"folder": (tags, "pictures")},
-        widgets={**data, "folder": "", "keep_tokens": 1, "shuffle": True})
-    chosen = graph.node("ShinyMasTrainingSettings", training.box(380),
+    chosen = graph.node("ShinyMasTrainingSettings", training.box(362),
                         widgets={**settings, "config": "", "output_name": _FOLDER})
     train = graph.node("ShinyMasTrainLoha", training.box(), links={
         "model": (checkpoint, "MODEL"), "clip": (checkpoint, "CLIP"), "vae": (checkpoint, "VAE"),

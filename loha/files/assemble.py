@@ -87,7 +87,8 @@ def assemble(
     modules |= {name: replace(modules[name], alpha=alpha) for name, alpha in looked_up.items()}
     modules, rules = as_meant(modules, scalars, header.metadata)
     notes = (*_notes(modules, others, embeddings), *rules)
-    return Loha(modules, others, refused, header.metadata, notes=notes, doubts=(doubt,) if doubt else ())
+    doubts = filter(None, (doubt, peft.doubt_of_others(others)))
+    return Loha(modules, others, refused, header.metadata, notes=notes, doubts=tuple(doubts))
 
 
 def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]], embeddings: list[str]
@@ -112,5 +113,6 @@ def _notes(modules: dict[str, LohaModule], others: dict[str, dict[str, Tensor]],
         yield f"Of those of no known kind: {near}."
     if embeddings:
         named = dict.fromkeys(show(name.removeprefix(tensor_names.EMBEDDING).split(".")[0]) for name in embeddings)
-        yield (f"Embeddings beside the modules, which a LoHa loader does not use: {', '.join(list(named)[:8])}"
-               f"{' …' if len(named) > 8 else ''}. Prompts that name them need them in models/embeddings.")
+        yield ("Embeddings beside the modules, which a LoHa loader does not use and Save LoHa does not write: "
+               f"{', '.join(list(named)[:8])}{' …' if len(named) > 8 else ''}. Prompts that name them need them in "
+               "models/embeddings.")

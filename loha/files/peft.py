@@ -58,6 +58,17 @@ def alphas(path: str | os.PathLike[str], modules: Iterable[LohaModule]) -> tuple
     return found, None
 
 
+def doubt_of_others(others: Mapping[str, Mapping[str, object]]) -> str | None:
+    """A note where modules of other kinds lack their scale: ComfyUI's adapters apply them, and know none either."""
+    lacking = [name for name, tensors in others.items() if name.startswith(PREFIX) and "alpha" not in tensors
+               and any(suffix.startswith(("lora_", "lokr_")) for suffix in tensors)]
+    if not lacking:
+        return None
+    return (f"The scale of {len(lacking)} module{'' if len(lacking) == 1 else 's'} of another kind is a guess (1): "
+            f"PEFT keeps it in {CONFIG} beside the file, which is read for LoHas alone. It is lora_alpha / r there: "
+            "give that as the strength.")
+
+
 @dataclass(frozen=True)
 class _Config:
     """`targets`: names, or one expression, or None for whatever the model has."""

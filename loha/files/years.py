@@ -44,7 +44,8 @@ def as_meant(modules: Modules, scalars: Mapping[str, float], metadata: Mapping[s
     if means := [name for name, module in found.items()
                  if module.dora_scale is not None and product.dora_by_mean(module.dora_scale)]:
         notes.append(f"DoRA: in {_counted(means)} the magnitudes are means of the weights, not norms, as LyCORIS had "
-                     "them until 2024-03-16 (a norm is not negative and has no kernel); they are applied so")
+                     "them until 2024-03-16 (a norm is not negative and has no kernel); they are applied so, and the "
+                     "log names weights whose means are next to nothing")
     return found, notes
 
 

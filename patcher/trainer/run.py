@@ -132,11 +132,10 @@ class Run:
         ])
 
     def best(self, loha: Loha) -> Loha:
-        """The LoHa that validated best, as its file says; `loha`, the last, where none was validated."""
+        """The LoHa that validated best, as its file says; `loha`, the last, without validation or where it is gone."""
         found = self.training.validator.best
-        if found is None or not self.training.keeper.folder.best.is_file():
-            return loha
-        return files.read(self.training.keeper.folder.best)
+        file = found and self.training.keeper.folder.best(found.step)
+        return files.read(file) if file else loha
 
 
 def prepare(model, clip, vae, data: TrainingData, settings: TrainingSettings, *, output: Path, cache: Path,

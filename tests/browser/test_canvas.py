@@ -22,6 +22,8 @@ _SAID = """() => app.graph.nodes.find((node) => node.type === "ShinyMasCharacter
     .widgets.find((widget) => widget.name === "shinymas_said").value"""
 
 
+# Between, the control below a seed has a `disabled` that nobody may set, and no graph with one could be opened.
+@pytest.mark.parametrize("front_end", ["pinned", "between", "newest"], indirect=True)
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_a_dropped_graph_is_whole(front_end, path):
     front_end.drop(path)
@@ -33,6 +35,20 @@ def test_a_dropped_graph_is_whole(front_end, path):
     for node in shipped["nodes"]:
         assert nodes[node["id"]].get("widgets_values", []) == node["widgets_values"], node["type"]
     assert _links(there) == _links(shipped)
+
+
+_SIZES = "() => Object.fromEntries(app.graph.nodes.map((node) => [node.id, [...node.size]]))"
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+def test_no_node_outgrows_the_place_it_was_given(front_end, path):
+    """A node takes the height that it needs: it would hang out of its group, over what lies below."""
+    front_end.drop(path)
+    front_end.page.wait_for_timeout(300)
+    sizes = front_end.page.evaluate(_SIZES)
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+        if not node["flags"].get("collapsed"):
+            assert sizes[str(node["id"])][1] <= node["size"][1] + 1, node["type"]
 
 
 def _links(graph):

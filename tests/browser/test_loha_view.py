@@ -7,8 +7,14 @@ import time
 
 import pytest
 import torch
-from kit.workspace import CHECKPOINT
+from kit.workspace import CHECKPOINT, LOHA, ROOT
 from safetensors.torch import save_file
+
+GRAPH = ROOT / "workflows" / "shinymas-v2.1.json"
+SETTINGS = {
+    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT, ("ShinyMasLoadLoha", "lora_name"): LOHA,
+    ("EmptyLatentImage", "width"): 64, ("EmptyLatentImage", "height"): 64, ("KSampler", "steps"): 1,
+}
 
 _NODES = [("CheckpointLoaderSimple", 0, [CHECKPOINT]), ("ShinyMasLoadLoha", 350, ["partial.safetensors"]),
           ("ShinyMasApplyLoha", 700, [1.0, 1.0, False, ""]), ("PreviewAny", 1100, [])]
@@ -120,6 +126,28 @@ def test_the_file_and_what_became_of_it_are_drawn(partly):
     assert skipped.startswith("skipped: 2\nleft off 1: ") and "does not fit the weight" in skipped
     assert all(title in parts for title in (applied, skipped, unknown))
     assert blocks.startswith("‖ΔW‖ by block: ") and len(outcome["blocks"]) == 1
+
+
+_HEAD = """() => {
+    const node = app.graph.nodes.find((node) => node.type === "ShinyMasApplyLoha");
+    const head = node.widgets.find((widget) => widget.name === "shinymas_said").element.querySelector(".shinymas-head");
+    return [head.textContent, head.style.background];
+}"""
+_ALARM = "rgb(154, 52, 18)"
+
+
+def test_what_a_person_left_off_is_no_alarm(partly):
+    """A strength of 0, as of the pictures without a LoHa on a sheet, and a block's weight of 0."""
+    partly.run()
+    assert partly.page.evaluate(_HEAD) == ["applied 1 of 4 · skipped 2 · unknown 1", _ALARM]
+    partly.drop(GRAPH)
+    for (kind, name), value in SETTINGS.items():
+        partly.set_widget(kind, name, value)
+    for widget, value in (("strength_clip", 0), ("block_weights", "INS"), ("strength_model", 0)):
+        partly.set_widget("ShinyMasApplyLoha", widget, value)
+        partly.run()
+        text, ground = partly.page.evaluate(_HEAD)
+        assert "skipped 0" not in text and text.endswith("unknown 0") and ground == "transparent", text
 
 
 def _answer_late(route):

@@ -190,3 +190,20 @@ def test_a_part_that_a_weight_does_not_have_is_said():
     assert target.part(Place("w", (0, 2, 4))).shape == (4, 4)
     for span in ((0, 4, 4), (2, 0, 1), (0, -1, 2), (0, 0, 0)):
         assert isinstance(target.part(Place("w", span)), Skip)
+
+
+@pytest.mark.parametrize("blocks", ["", "OUTALL"])
+def test_block_weights_that_a_model_has_no_blocks_for_are_said(comfy, model, file, pack, blocks):
+    """All of such a model is BASE, which every preset but NONE leaves at 1."""
+    from shinymas_loha.loha import block_weights
+    from shinymas_loha.nodes.apply import ApplyLoha
+
+    note = "note: block_weights: this model has none of the blocks; all of it is BASE"
+    lines = ApplyLoha.execute(model, file, 1.0, 0.0, False, None, blocks).args[2].splitlines()
+    assert (note in lines) == bool(blocks)
+    said = []
+    strengths = pack.patching.Strengths(1.0, 0.0, block_weights.parse(blocks))
+    hook = pack.hook.loha_hooks(pack.hook.LohaHook(file, strengths, lambda text, level: said.append(text)), None)
+    model.clone().register_all_hook_patches(
+        hook, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model))
+    assert (note in said[0].splitlines()) == bool(blocks)

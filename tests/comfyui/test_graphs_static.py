@@ -88,7 +88,9 @@ def test_sockets_are_those_of_the_nodes(graph, object_info):
         known = {name: kind for name, kind, _ in declared(info)}
         assert {slot["name"]: slot["type"] for slot in node["inputs"]}.items() <= known.items()
         outputs = [(slot["name"], slot["type"]) for slot in node["outputs"]]
-        assert outputs == list(zip(info["output_name"], info["output"], strict=True))
+        there = list(zip(info["output_name"], info["output"], strict=True))
+        # ComfyUI's own nodes get outputs behind those of 0.3.75: SaveImage hands its pictures on since.
+        assert outputs == (there if node["type"].startswith("ShinyMas") else there[:len(outputs)])
         required = {
             name
             for name, (kind, *_) in info["input"].get("required", {}).items()

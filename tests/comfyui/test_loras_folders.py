@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from kit.comfyui_server import PromptFailed
+from safetensors.torch import load_file, save_file
 
 
 def _info(run_graph, name):
@@ -100,3 +102,17 @@ def test_a_run_takes_no_folder_whose_files_another_one_has(base, second_folder):
     made = RunFolder.create(loras.folder(), TrainingSettings(output_name="run"), loras.hidden_by).path
     assert made == base / "models" / "loras" / "run-2"
     made.rmdir()
+
+
+def test_what_cannot_be_used_is_said_by_load_and_by_save(run_graph, mine, base):
+    """Save LoHa writes what is usable; a file that became smaller in silence was a LoHa in part."""
+    tensors = load_file(mine / "One.safetensors")
+    tensors["lora_unet_conv_in.diff"] = torch.full((320, 4, 3, 3), torch.nan)
+    save_file(tensors, mine / "Two.safetensors")
+    reason = "its diff holds NaN or infinity (lora_unet_conv_in)"
+    assert f"unusable 1: {reason}" in _info(run_graph, "mine/Two.safetensors").splitlines()
+    saved = run_graph({
+        "loha": {"class_type": "ShinyMasLoadLoha", "inputs": {"lora_name": "mine/Two.safetensors"}},
+        "save": {"class_type": "ShinyMasSaveLoha", "inputs": {
+            "loha": ["loha", 0], "name": "mine/Three", "precision": "fp16"}}})
+    assert f"not written 1: {reason}" in saved["save"]["text"][0].splitlines()

@@ -98,6 +98,41 @@ def test_pictures_of_a_sheet_and_of_folders_by_name_are_taken_from_the_output_fo
     assert "Red One (4 cards): 0: 0%, 0.8: 100% (+100%); at 0.8 then Green One 50%" in lines
 
 
+def test_an_edited_cast_and_another_tagger_are_seen_at_the_next_run(run_graph, node, report, base):
+    """Where nothing else before the report knows of casts, the table of before stood there."""
+    cast, labels = base / "user" / "shinymas" / "edited.yaml", write_tagger(base / "models" / "taggers" / "changed")
+    labels = labels.with_name("selected_tags.csv")
+    nodes = {"red": node("EmptyImage", width=64, height=64, batch_size=1, color=0xC80000),
+             "name": node("PrimitiveString", value="Red One")}
+    nodes |= report(images=["red", 0], characters=["name", 0], cast="edited", tagger="changed/model.onnx")
+
+    def share():
+        return run_graph(nodes | {"csv": node("PreviewAny", source=["report", 2])})["csv"]["text"][0].splitlines()[1]
+
+    cast.write_text(CAST, encoding="utf-8")
+    assert share().startswith("1,Red One,4,1,1.0000,Red One,1.0000")
+    cast.write_text(CAST.replace("[red sky]", "[red sky, green grass]"), encoding="utf-8")
+    assert share().startswith("1,Red One,4,1,0.5000,Red One,0.5000")
+    labels.write_text(labels.read_text(encoding="utf-8").replace("red_sky", "blue_sky"), encoding="utf-8")
+    assert share().startswith("1,Red One,4,1,0.0000,Red One,0.0000")
+
+
+def test_pictures_of_several_files_and_sheets_are_said_to_count_together(run_graph, report, base):
+    """A file that is called by a number is no strength: 000016 was read as one of 16."""
+    folder = base / "output" / "mixed"
+    folder.mkdir()
+    rows = (("000016", "v2.0"), ("epochs/two, 0.8", "v2.1"), ("nan", "v2.1"))
+    for number, (row, title) in enumerate(rows):
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("sheet label", f"Red One | {row} | ")
+        text.add_itxt("sheet title", title)
+        Image.new("RGB", (32, 32), (200, number, 0)).save(folder / f"{number:04d}.png", pnginfo=text)
+    lines = run_graph(report(folder="mixed"))["report"]["text"][0].splitlines()
+    assert "Red One (4 cards): 0.8: 100%, 1: 100%; at 1 then Green One 50%" in lines
+    assert "note: pictures of several files count together: 000016, epochs/two, nan" in lines
+    assert "note: pictures of several sheets count together: v2.0, v2.1" in lines
+
+
 def test_a_cast_that_is_not_on_disk_yet_is_taken_from_its_text(run_graph, node, report):
     nodes = _drawn(node) | report(**CONNECTED, cast="shinymas", cast_yaml=["text", 0])
     nodes["list"]["inputs"] |= {"cast": "shinymas", "cast_yaml": ["text", 0]}
@@ -187,6 +222,15 @@ def test_what_no_second_measure_is_made_of(run_graph, node, report, base, counti
     (base / "models" / "identity" / "small" / "text.onnx").write_text("sign in first")
     with pytest.raises(PromptFailed, match=message):
         run_graph(_drawn(node) | report(**CONNECTED, **(counting | inputs)))
+
+
+def test_a_missing_tagger_is_said_once(run_graph, node, report, counting):
+    """Not as an error of the folder and of the identity model too."""
+    nodes = _drawn(node) | report(**CONNECTED, **(counting | {"tagger": "gone.onnx"}))
+    with pytest.raises(PromptFailed) as refused:
+        run_graph(nodes)
+    (error,) = refused.value.details["node_errors"]["report"]["errors"]
+    assert error["details"].startswith("'gone.onnx' is not there. Nothing is downloaded by itself")
 
 
 @pytest.mark.parametrize(("inputs", "names", "message"), [

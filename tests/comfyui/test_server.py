@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from kit.comfyui_server import PromptFailed
 from PIL import Image
+from shinymas_loha.characters.errors import CastError, PromptError
+from shinymas_loha.loha.errors import FileError
+from shinymas_loha.loha.training.run.progress import TrainingError
 
 PACK = Path(__file__).resolve().parents[2]
 
@@ -102,6 +105,29 @@ def test_a_cancelled_run_leaves_no_trace_in_the_next(server, run_graph, checkpoi
 def test_a_refused_prompt_raises(run_graph):
     with pytest.raises(PromptFailed, match="refused the prompt"):
         run_graph({"1": {"class_type": "NoSuchNode", "inputs": {}}})
+
+
+def test_an_error_is_named_without_the_packs_folder(run_graph, base, node):
+    """ComfyUI names a class by its module, for a pack a whole path: front ends cut the message off behind it."""
+    (base / "models" / "loras" / "page.safetensors").write_text("<!DOCTYPE html><title>Log in</title>" * 9)
+    with pytest.raises(PromptFailed, match="it looks like a web page") as failed:
+        run_graph({"load": node("ShinyMasLoadLoha", lora_name="page.safetensors"),
+                   "show": node("PreviewAny", source=["load", 1])})
+    assert failed.value.details["exception_type"] == "ShinyMas.FileError"
+    assert {error.__module__ for error in (FileError, TrainingError, CastError, PromptError)} == {"ShinyMas"}
+
+
+def test_a_clip_that_goes_out_must_come_in(run_graph, checkpoint, sample_loha):
+    """Where somebody needs it: what ComfyUI's own nodes say of a CLIP that is None names nothing of this."""
+    graph = picture_graph(checkpoint, sample_loha, 1.0)
+    del graph["apply"]["inputs"]["clip"]
+    graph["apply"]["inputs"]["strict"] = False
+    graph["text"]["_meta"] = {"title": "Positive prompt"}
+    with pytest.raises(PromptFailed, match="'Positive prompt' takes the CLIP .* nothing is connected to its clip"):
+        run_graph(graph)
+    graph["text"]["inputs"]["clip"] = ["model", 1]
+    graph["left"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["apply", 1], "text": "nobody asks for it"}}
+    assert run_graph(graph)["save"]["images"]
 
 
 def test_the_sample_model_is_taken_for_sd15(small_model, comfy):

@@ -85,6 +85,16 @@ def test_files_by_strength(graph, run_graph, server, sample_loha):
     assert outputs["sheet"]["text"] == ["pictures: 4"]
 
 
+def test_a_file_that_came_is_drawn_at_the_next_run(node, run_graph, server, sample_loha):
+    """An epoch that was trained meanwhile: the node kept the files that it had found before."""
+    folder = server.base / "models" / "loras"
+    nodes = {"list": node("ShinyMasCharacterList", **CHOICES | {"names": "Mano", "lora_files": "later-*"}),
+             "said": node("PreviewAny", source=["list", 6])}
+    for epoch in (1, 2):
+        (folder / f"later-{epoch}.safetensors").symlink_to((folder / sample_loha).resolve())
+        assert f"later-{epoch}.safetensors" in str(run_graph(nodes)["said"]["text"])
+
+
 def test_one_idol_a_run_fills_the_sheet(graph, run_graph, server):
     """In any order, and after a cancelled batch: what was drawn is there."""
     sizes = []

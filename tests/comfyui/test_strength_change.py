@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from functools import wraps
 from types import SimpleNamespace
@@ -331,4 +332,17 @@ def test_weights_of_other_formats_are_rounded_as_a_load_rounds_them(
     assert not loads
     comfy.model_management.unload_all_models()
     assert _same(_load(comfy, second), at_second)
+    comfy.model_management.unload_all_models()
+
+
+def test_a_part_that_another_pack_has_exchanged_is_patched_too(comfy, small_model, loha, apply):
+    """Before Apply LoHa, at the strength that the model itself is loaded with: the new part was left as it was."""
+    part = "diffusion_model.middle_block.1"
+    comfy.model_management.unload_all_models()
+    exchanged = small_model[0].clone()
+    exchanged.add_object_patch(part, copy.deepcopy(small_model[0].get_model_object(part)))
+    expected = _load(comfy, apply(exchanged, loha, 0.6))
+    comfy.model_management.unload_all_models()
+    _load(comfy, apply(small_model[0], loha, 0.6))
+    assert _same(_load(comfy, apply(exchanged, loha, 0.6)), expected)
     comfy.model_management.unload_all_models()

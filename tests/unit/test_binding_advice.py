@@ -118,3 +118,24 @@ def test_reasons_that_differ_by_the_weight_alone_share_a_line():
     assert found == [
         f"left off {len(mine)}: a product of 8×8 does not fit the weight {size}×{size} ({', '.join(mine[:3])}, …)"
         for size in (320, 640, 1280) if (mine := [name for name in names if ROWS[name].shape[0] == size])]
+
+
+def test_what_is_switched_off_hides_no_failure_of_all_the_rest():
+    """Two modules of the text encoder that nobody asked for stood against one that failed: nothing was said."""
+    text = [f"lora_te_text_model_encoder_layers_{layer}_mlp_fc1" for layer in (0, 1)]
+    loha = Loha({QUERY: _numbers(0.1)} | {name: random_module(Layout((3072, 768))) for name in text})
+    by_strength = _refused(loha, lambda target: 1e6 if target.is_unet else 0.0)
+    assert by_strength == (f"None of the file's 1 modules that are not switched off can be applied. The first, "
+                           f"'{QUERY}': its strength 1e+06 is {FLOAT16}. {LOWER}")
+    off = {"te1": Skip("strength 0 for the text encoder", asked=True)}
+    unet = [target for target in TARGETS if target.is_unet]
+    with pytest.raises(BindError) as no_clip:
+        bind(loha, unet, lambda target: 1e6, absent=off).demand(strict=False)
+    assert str(no_clip.value) == by_strength
+    by_block = _refused(loha, block_weight=lambda target: 1e6 if target.is_unet else 0.0)
+    assert "not switched off can be applied" in by_block
+
+
+def test_a_name_of_another_model_is_no_failure_where_all_is_switched_off():
+    loha = Loha({name: random_module(Layout((320, 320))) for name in (QUERY, KEY, "lora_unet_nowhere")})
+    bind(loha, TARGETS, block_weight=lambda target: 0.0).demand(strict=False)

@@ -169,3 +169,12 @@ def test_a_configuration_beside_another_tools_file_is_ignored(tmp_path):
     (tmp_path / "adapter_config.json").write_bytes(_config())
     loha = _read(tmp_path, flat("unet.first", alpha=None))
     assert loha.modules["unet.first"].scale == 1.0 and loha.notes == () == loha.doubts
+
+
+def test_the_scale_of_a_peft_lora_is_a_guess_too(tmp_path):
+    """PEFT's LoRA and LoKr files hold no alpha either; ComfyUI's adapters then scale by 1, whatever was trained."""
+    names = {"base_model.model.first.lora_A.weight": torch.ones(4, 8), "unet.own.lora_A.weight": torch.ones(4, 8),
+             "base_model.model.first.lora_B.weight": torch.ones(8, 4), "unet.own.lora_B.weight": torch.ones(8, 4)}
+    (doubt,) = _read(tmp_path, names).doubts
+    assert doubt.startswith("The scale of 1 module of another kind is a guess (1): ") and "adapter_config.json" in doubt
+    assert not _read(tmp_path, names | {"base_model.model.first.alpha": torch.tensor(2.0)}).doubts

@@ -140,6 +140,19 @@ def test_dora_by_mean_is_merged_as_it_was_trained(tmp_path, kernel, first_days):
     assert "1 module the magnitudes are means" in read(tmp_path / "a.safetensors").notes[-1]
 
 
+def test_dora_by_mean_tells_of_numbers_that_it_holds():
+    """A column whose mean is nothing: its numbers end at float16's edge, which no picture survives unsaid."""
+    weight = torch.ones(4, 3, dtype=torch.float64)
+    weight[:, 1] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    module, told = random_module(Layout((4, 3)), size=0.1), []
+    factors = product.flat_factors(module, dtype=torch.float64)
+    product.merge_dora_(weight, factors, 0.0, torch.tensor([[1.0, -1.0, 1.0]]), 1.0, told.append)
+    assert told == [4] and weight[:, 1].abs().eq(65504).all() and weight[:, ::2].eq(1).all()
+    product.merge_dora_(weight[:, ::2].clone(), factors._replace(w1_b=factors.w1_b[:, ::2], w2_b=factors.w2_b[:, ::2]),
+                        0.0, torch.tensor([[1.0, -1.0]]), 1.0, told.append)
+    assert told == [4]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
 def test_dora_by_norm_has_no_note(tmp_path, dtype):
     module = random_module(Layout((23, 14), dora=1))

@@ -202,3 +202,15 @@ def test_killed_at_any_moment_the_state_is_whole(tmp_path):
         state = read_state(tmp_path / STATE_FILE)
         assert state.step >= told
         assert bool((state.parameters["one"] == state.step).all())
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_old_file_that_cannot_be_removed_ends_no_run(tmp_path, tiny_settings, monkeypatch, caplog, steps):
+    """As on Windows, while another program has it open."""
+    folder = RunFolder.create(tmp_path, tiny_settings(keep_last=1, save_every_n_steps=1, keep_last_steps=steps))
+    monkeypatch.setattr(folder, "_write", lambda loha, name: (folder.path / f"{name}.safetensors").touch())
+    stuck = folder.path / ("tiny-step00000001.safetensors" if steps else "tiny-000001.safetensors")
+    stuck.mkdir()
+    for number in (4, 5):
+        (folder.write_step if steps else folder.write_epoch)(None, number)
+    assert stuck.is_dir() and f"{stuck} cannot be removed now" in caplog.text

@@ -115,6 +115,20 @@ def test_how_captions_were_understood_is_said(tmp_path, text, line):
     assert len([one for one in said if "of these files" in one]) == 1
 
 
+def test_pictures_without_captions_are_noted_by_what_they_learn(tmp_path):
+    for name in "abc":
+        _save(tmp_path / f"{name}.png", caption="smile" if name == "c" else None)
+    _save(tmp_path / "sky" / "d.png")
+    _save(tmp_path / "captioned" / "e.png", caption="smile")
+    note = (f"note: 2 of 4 pictures have no caption beside them: all they teach is their folder's name, "
+            f"'{tmp_path.name}'. A caption is a text file with the picture's name; Tag Images writes them")
+    # Regularisation pictures are meant to be called as their folder.
+    said = _described(FolderOptions(tmp_path, repeats=1), FolderOptions(tmp_path / "sky", repeats=1, is_reg=True))
+    assert [line for line in said if line.startswith("note: ")] == [note]
+    assert not [line for line in _described(FolderOptions(tmp_path / "sky", repeats=1, is_reg=True),
+                                            tmp_path / "captioned") if line.startswith("note: ")]
+
+
 def test_what_lies_in_the_folders_and_is_not_used_is_named(tmp_path):
     _save(tmp_path / "1_a" / "good.png", caption="good")
     _save(tmp_path / "1_a" / "deeper" / "never.png")

@@ -72,6 +72,23 @@ def test_a_cancelled_run_leaves_a_loha_to_go_on_from(training):
     assert state_beside(loha).step == 2
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_run_cancelled_at_the_end_of_an_epoch_keeps_the_epoch(training, steps):
+    """It goes on behind it, and would never write its file."""
+    run = training(save_every_n_steps=steps)
+
+    def names():
+        return {path.stem for path in run.keeper.folder.path.iterdir()}
+
+    with pytest.raises(Cancelled):
+        run.run(stop_after(3))
+    assert names() == {"tiny-000001", "training"} | ({"tiny-step00000003"} if steps else set())
+    state = state_beside(files.read(run.keeper.folder.path / "tiny-000001.safetensors"))
+    training(folder=run.keeper.folder, resume=state, save_every_n_steps=steps).run()
+    assert names() == {"tiny-000001", "tiny-000002", "tiny", "training"} | (
+        {"tiny-step00000003", "tiny-step00000006"} if steps else set())
+
+
 def test_cancelling_in_the_middle_of_a_step_keeps_the_last_whole_one(training, tiny_models):
     run = training()
     forwards, before = [], [module.__dict__.get("forward") for module in tiny_models.unet.modules()]

@@ -14,6 +14,7 @@ from shinymas_loha.loha.training.data import (
     index_pictures,
     training_data,
 )
+from shinymas_loha.loha.training.kohya.training_file import read_settings
 from shinymas_loha.loha.training.run.metadata import BaseFiles, RunFacts, training_metadata
 from shinymas_loha.loha.training.settings.hyper_parameters import TrainingSettings
 
@@ -181,3 +182,16 @@ def test_parts_that_are_not_trained_have_no_rate_and_sets_are_named(data):
     assert json.loads(metadata["ss_network_args"]) == {
         "algo": "loha", "conv_dim": "4", "conv_alpha": "1.0", "use_tucker": "True", "module_dropout": "0.1",
     }
+
+
+def test_what_a_configuration_says_of_parts_of_the_network_is_told(data):
+    """Attention alone is not attn-mlp, and rates of parts are the run's."""
+    weights = {"down_lr_weight": "0,0,0,0,0,0,0,0,0,0.5,0.5,0.5", "mid_lr_weight": "1",
+               "up_lr_weight": "2,1,1,1,1,1,1,1,1,1,1,1"}
+    rates = "attn2=0.0001,_mid_block_=0"
+    given = ["algo=loha", "preset=attn-only", f"network_reg_lrs={rates}", *(f"{key}={text}" for key, text in
+                                                                            weights.items())]
+    settings = read_settings(f"network_dim = 4\nnetwork_args = {json.dumps(given)}").settings
+    told = json.loads(training_metadata(replace(settings, text_encoder_rank=2), data, RUN)["ss_network_args"])
+    assert told == {"algo": "loha", "conv_dim": "0", "preset": "attn-mlp", "network_reg_lrs": rates,
+                    "module_filter": "*_attn1_*, *_attn2_*, *_self_attn_*", "text_encoder_rank": "2", **weights}

@@ -10,8 +10,9 @@ from PIL import Image
 from shinymas_loha.loha.errors import SettingsError
 from shinymas_loha.loha.training.data import Latents, LossWeights, describe_data, index_pictures, stream, training_data
 from shinymas_loha.loha.training.data.dataset import Item
-from shinymas_loha.loha.training.data.tags import cast_of, tag_frequency
+from shinymas_loha.loha.training.data.tags import cast_of, pictures_by_character, tag_frequency
 from shinymas_loha.loha.training.kohya.dataset_file import read_dataset
+from shinymas_loha.loha.training.run.characters import CharacterLosses
 from shinymas_loha.loha.training.run.digest import run_digest
 from shinymas_loha.loha.training.run.loop import Training
 from shinymas_loha.loha.training.run.metadata import RunFacts, training_metadata
@@ -123,6 +124,18 @@ def test_what_is_told_of_them(folder, tiny_settings):
     one = _data(_dataset(folder, 64, 4))
     assert "ss_datasets" not in training_metadata(tiny_settings(), one, RunFacts("1", 0.0, 1.0, 1, 1, 1, "x"))
     assert not [line for line in describe_data(one).splitlines() if line.startswith("dataset ")]
+
+
+def test_a_picture_at_two_resolutions_is_one_picture_of_hers(folder, tmp_path):
+    """Else who has fewer resolutions seemed to have few pictures."""
+    for number in range(3):
+        (tmp_path / "1_Hiori").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / "1_Hiori" / f"{number}.png")
+    names = "class_tokens = '{}'"
+    data = _data(*(_dataset(folder, size, 1, more=names.format("Mano")) for size in (64, 128)),
+                 _dataset(tmp_path / "1_Hiori", 64, 1, more=names.format("Hiori")))
+    assert pictures_by_character(data.index) == {"Mano": len(SIZES), "Hiori": 3} == CharacterLosses(data.index).pictures
+    assert "few pictures" not in describe_data(data)
 
 
 def test_another_batch_size_of_one_dataset_is_another_run(folder, tiny_settings, tiny_models):

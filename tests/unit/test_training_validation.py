@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from shinymas_loha.loha import files
-from shinymas_loha.loha.errors import SettingsError
+from shinymas_loha.loha.errors import FileError, SettingsError
 from shinymas_loha.loha.training.data import (
     CaptionOptions,
     DataOptions,
@@ -259,13 +259,13 @@ def test_a_run_that_overfits_is_ended_and_its_best_network_given(learns_by_heart
     run.run()
     assert [one.loss for one in run.validator.found] == losses[:best + 4]
     assert run.done == best + 4 < run.total_steps
-    file = files.read(run.keeper.folder.best)
+    file = files.read(run.keeper.folder.best(best + 1))
     assert file.metadata["ss_steps"] == str(best + 1)
     loha = learns_by_heart(max_train_epochs=best + 1).run()
     assert all(torch.equal(file.modules[name].w1_a, module.w1_a) for name, module in loha.modules.items())
     lines = validation_lines(run)
     assert lines[0].startswith(f"best: after epoch {best + 1} (step {best + 1}), validation loss ")
-    assert lines[1] == f"best file: {run.keeper.folder.best}"
+    assert lines[1] == f"best file: {file.source.path}"
     assert lines[2] == (f"ended early: after epoch {best + 4} (step {best + 4}) of 10; 3 validation(s) in a row were "
                         "no better than the best")
 
@@ -307,6 +307,34 @@ def test_a_validation_cancelled_after_the_last_step_is_made_up_for(make_run, ten
     assert second.resume(read_state(first.keeper.folder.path / STATE_FILE))
     second.run()
     assert [one.step for one in second.validator.found] == [4, 8]
+
+
+def test_the_best_is_found_under_the_name_that_the_run_had(make_run, ten):
+    first = make_run(ten, save_every_n_epochs=1)
+    first.run()
+    best = first.validator.best.step
+    second = make_run(ten, RunFolder(first.keeper.folder.path, replace(first._settings, output_name="other")))
+    assert second.resume(read_state(first.keeper.folder.path / STATE_FILE))
+    second.run()
+    file = first.keeper.folder.path / "tiny-best.safetensors"
+    assert validation_lines(second)[1] == f"best file: {file}"
+    assert files.read(file).metadata["ss_steps"] == str(best)
+    first.keeper.folder.write_best(make_run(ten).loha())
+    assert validation_lines(second)[1] == "best file: gone; the last LoHa is given out instead", "it is another one"
+
+
+def test_a_best_that_could_not_be_kept_is_validated_again(make_run, ten):
+    first = make_run(ten)
+    in_the_way = first.keeper.folder.path / "tiny-best.safetensors"
+    in_the_way.mkdir()
+    with pytest.raises(FileError):
+        first.run()
+    in_the_way.rmdir()
+    second = make_run(ten, folder=first.keeper.folder)
+    assert second.resume(read_state(first.keeper.folder.path / STATE_FILE))
+    second.run()
+    assert second.validator.found[0].step == 4
+    assert files.read(in_the_way).metadata["ss_steps"] == str(second.validator.best.step)
 
 
 def test_other_pictures_set_apart_are_a_difference(make_run, ten, tmp_path):

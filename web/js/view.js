@@ -1,5 +1,4 @@
-// The view in a node: what it said in its last run, or of a prompt what it will say. A head in bold, the text for people
-// to copy, notes.
+// The view in a node: what it said in its last run, or of a prompt will say. A head in bold, the text to copy, notes.
 import { word } from "./words.js";
 
 const NAME = "shinymas_said";
@@ -16,15 +15,12 @@ function addStyles() {
 export function addView(node, height = 80) {
   addStyles();
   const box = document.createElement("div");
-  const head = document.createElement("div");
   const area = document.createElement("textarea");
   box.className = "shinymas-view";
-  head.className = "shinymas-head";
   area.className = "comfy-multiline-input shinymas-said";
   area.readOnly = true;
   area.placeholder = "…";
-  const notes = line("shinymas-notes");
-  box.append(head, area, notes);
+  box.append(line("head"), area, line("notes"));
   const widget = node.addDOMWidget(NAME, NAME, box, {
     // What a run said is no setting: it stays out of the prompt (here) and of the saved graph (below).
     serialize: false,
@@ -39,10 +35,10 @@ export function addView(node, height = 80) {
   paint(node);
 }
 
-// A line of small text, for people to copy, that takes no place while it is empty.
+// A line of small text to copy, that takes no place while it is empty.
 function line(name) {
   const made = document.createElement("div");
-  made.className = name;
+  made.className = `shinymas-${name}`;
   fill(made, "");
   return made;
 }
@@ -54,15 +50,15 @@ function fill(element, text) {
 
 const part = (node, name) => viewOf(node)?.element.querySelector(`:scope > .shinymas-${name}`);
 
-// What must not be overlooked: a LoHa applied in part does not look like one applied whole, nor an early end like any.
+// Applied in part does not look like applied whole, nor an early end like any; what a person left off is no alarm.
 function headOf(text) {
-  const counts = /^modules: (\d+)\napplied: (\d+)\nskipped: (\d+)\nunknown: (\d+)(?:\n|$)/.exec(text);
-  if (!counts) {
-    const [, stopped] = /^stopped: (.+)/.exec(text) ?? [];
-    return [stopped ? `stopped ${stopped}` : "", Boolean(stopped)];
-  }
+  const counts = /^modules: (\d+)\napplied: (\d+)\nskipped: (\d+)\nunknown: (\d+)\b/.exec(text);
+  const [, stopped] = /^stopped: (.+)/.exec(text) ?? [];
+  if (!counts) return [stopped ? `stopped ${stopped}` : "", stopped];
   const [all, applied, skipped, unknown] = counts.slice(1).map(Number);
-  return [`applied ${applied} of ${all} · skipped ${skipped} · unknown ${unknown}`, skipped + unknown > 0];
+  const [first] = text.split("\nmodules:"); // of several strengths
+  const asked = [...first.matchAll(/^left off (\d+): (?:strength|block weight) 0/gm)].reduce((sum, [, n]) => sum + +n, 0);
+  return [`applied ${applied} of ${all} · skipped ${skipped} · unknown ${unknown}`, skipped + unknown > asked];
 }
 
 function paint(node) {
@@ -95,7 +91,7 @@ export function putFirst(node, element) {
   viewOf(node).element.prepend(element);
 }
 
-// Calls `then` with each answer from now on, until the function that it returns is called.
+// Calls `then` with each answer from now on; what it returns ends that.
 export function onAnswer(node, then) {
   node.shinymasListeners ??= new Set();
   node.shinymasListeners.add(then);
@@ -119,10 +115,10 @@ export function showAnswer(node, answer) {
 
 // Below the text: how long it is, and the negative prompt, folded away.
 function addTokens(node) {
-  const tokens = line("shinymas-tokens");
+  const tokens = line("tokens");
   const negative = document.createElement("details");
   negative.className = "shinymas-negative";
-  negative.append(document.createElement("summary"), line("shinymas-text"));
+  negative.append(document.createElement("summary"), line("text"));
   viewOf(node).element.querySelector("textarea").after(tokens, negative);
   return tokens;
 }

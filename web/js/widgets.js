@@ -34,12 +34,12 @@ function judge(node) {
   const own = node.widgets.filter((widget) => node.shinymasFields.has(widget.name));
   const value = (name) => linked(name) ? undefined : own.find((widget) => widget.name === name)?.value;
   const unused = new Set(UNUSED[node.type](value, own.map((widget) => widget.name), linked));
-  const changed = own.filter((widget) => Boolean(widget.disabled) !== unused.has(widget.name));
+  const changed = own.filter((widget) => !widget.disabled === unused.has(widget.name));
   for (const widget of changed) {
     const off = unused.has(widget.name);
-    widget.disabled = off;
-    if (widget.options) widget.options.disabled = off;
-    const area = widget.inputEl ?? widget.element;
+    Reflect.set(widget, "disabled", off); // fixed for the control of a seed
+    widget.options.disabled = off;
+    const area = widget.element;
     if (area) {
       area.disabled = off;
       area.style.opacity = off ? "0.4" : "";

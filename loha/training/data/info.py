@@ -11,7 +11,7 @@ from ..settings.hyper_parameters import KOHYA
 from .captions import Layout
 from .dataset import TrainingData
 from .index import PictureIndex
-from .tags import character_of, few_pictures
+from .tags import few_pictures, pictures_by_character
 
 _SHOWN = 50
 _LAYOUTS = {
@@ -41,6 +41,7 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         f"captions: {sources['file']} from files, {sources['folder']} from folder names, "
         f"{sources['empty']} empty",
     ]
+    lines += _uncaptioned(index)
     lines += (f"{layout.value}: {len(index.layouts[layout])} of these files, such as "
               f"{show(index.names[index.layouts[layout][0]])}'s: {what}"
               for layout, what in _LAYOUTS.items() if layout in index.layouts)
@@ -65,9 +66,21 @@ def describe_data(data: TrainingData, processes: int = 1) -> str:
         counts = (f"{count} {show(ending) or 'without an ending'}" for ending, count in passed_over.endings.items())
         lines.append(f"files not read: {', '.join(islice(counts, _SHOWN))}")
     lines += _validation(data)
-    lines += (f"few pictures: {one}" for one in islice(few_pictures(_characters(data.index)), _SHOWN))
+    lines += (f"few pictures: {one}" for one in islice(few_pictures(pictures_by_character(data.index)), _SHOWN))
     lines += (f"cut: {path}: {tags} tags, 225 tokens hold {_MOST_TAGS} at most" for path, tags in _too_long(data))
     return "\n".join(lines)
+
+
+def _uncaptioned(index: PictureIndex) -> list[str]:
+    """Who trains without captions learns of it before the hours of training, not after them."""
+    if not index.caption_sources["folder"]:
+        return []
+    # Regularisation pictures are meant to be called as their folder.
+    folders = [None if folder.options.is_reg else folder.name for folder in index.folders]
+    bare = [folders[at] for at, caption in zip(index.folder_of, index.captions, strict=True) if caption == folders[at]]
+    return [f"note: {len(bare)} of {len(index)} pictures have no caption beside them: all they teach is their folder's "
+            f"name, '{show(bare[0])}'. A caption is a text file with the picture's name; Tag Images writes them"
+            ] if bare else []
 
 
 def _datasets(data: TrainingData) -> list[str]:
@@ -94,14 +107,9 @@ def _validation(data: TrainingData) -> list[str]:
     if data.validation is None:
         return []
     lines = [f"set apart for validation: {len(data.validation.index)} picture(s), never trained on"]
-    apart = _characters(data.validation.index)
+    apart = pictures_by_character(data.validation.index)
     lines += (f"set apart of {show(name)}: {count}" for name, count in islice(apart.most_common(), _SHOWN))
     return lines
-
-
-def _characters(index: PictureIndex) -> Counter[str]:
-    names = (character_of(index, picture) for picture in range(len(index)))
-    return Counter(name for name in names if name is not None)
 
 
 def _some(key: str, values: list[str]) -> list[str]:

@@ -46,6 +46,12 @@ def character_of(index: PictureIndex, picture: int) -> str | None:
     return tags[0] if folder.options.captions.keep_tokens and tags else None
 
 
+def pictures_by_character(index: PictureIndex) -> Counter[str]:
+    """Character → pictures of hers, as `character_of` tells; one that is in several datasets counts once."""
+    names = (character_of(index, picture) for picture, _ in _once(index))
+    return Counter(name for name in names if name is not None)
+
+
 def cast_of(index: PictureIndex) -> tuple[CastMember, ...]:
     """The characters, as `character_of` tells them, most pictures first.
 

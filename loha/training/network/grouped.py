@@ -62,7 +62,7 @@ class GroupedLayers:
         self._tool_of: dict[str, tuple[int, int]] = {}  # name → which tool, and the module's place in it
         self._waiting: dict[tuple[int, torch.dtype], list[tuple[str, Tensor]]] = {}
         self._waiting_bytes = 0
-        self._is_told = False  # whether the backward under way will call `_finish`
+        self._backward = -1  # torch's number of the one that waiting gradients are of, and that ends with `_compute`
 
     def covers(self, name: str, x: Tensor) -> bool:
         """Whether this module is among those merged together; merges them where it is time to."""
@@ -88,7 +88,7 @@ class GroupedLayers:
         for weights in self._weights.values():
             weights.stamps.clear()
         self._waiting.clear()
-        self._waiting_bytes, self._is_told = 0, False
+        self._waiting_bytes = 0
 
     def release(self) -> None:
         """Give the memory back; all is made anew when it is next asked for."""
@@ -97,19 +97,17 @@ class GroupedLayers:
 
     def add(self, name: str, grad: Tensor) -> None:
         """Take ∂L/∂W (out, in·kernel), contiguous; the factors' `.grad` have it at the end of this backward."""
-        if not self._is_told:
-            Variable._execution_engine.queue_callback(self._finish)
-            self._is_told = True
+        backward = torch._C._current_graph_task_id()
+        if backward != self._backward:  # what waits is of one that failed on its way
+            self._waiting.clear()
+            self._waiting_bytes, self._backward = 0, backward
+            Variable._execution_engine.queue_callback(self._compute)
         if name not in self._tool_of:  # released since the forward pass
             self._find_places()
         self._waiting.setdefault((self._tool_of[name][0], grad.dtype), []).append((name, grad))
         self._waiting_bytes += grad.nbytes
         if self._waiting_bytes >= _TOGETHER:
             self._compute()
-
-    def _finish(self) -> None:
-        self._is_told = False
-        self._compute()
 
     @torch.no_grad()
     def _compute(self) -> None:

@@ -23,6 +23,7 @@ from ..settings.module_rates import rank_of
 from .forward import merged_forward
 from .grouped import grouped_layers
 from .parameters import LohaParameters
+from .recomputation import forget_input, frugal_forward
 from .selection import is_text, is_wide, select
 
 _TEXT_LAYER = re.compile(r"lora_te_.*_encoder_layers_(\d+)_")
@@ -109,6 +110,10 @@ class LohaNetwork(nn.Module):
             for parameter in factors.parameters()
         ]
 
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """All that training moves, by name: the parameters, and what `limit_norms` multiplies by."""
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
     def begin_step(self, *purpose: int) -> None:
         """Draw the dropouts of a step, from the seed and `purpose` alone, without asking the device."""
         self._forget_merged()  # not every optimiser lets torch know that it has changed a parameter
@@ -158,6 +163,10 @@ class LohaNetwork(nn.Module):
                     for block in self._models.blocks:
                         replace(block, partial(
                             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False))
+                else:  # a block computed twice keeps next to nothing as it is
+                    for module in self._frozen_modules():
+                        if frugal := frugal_forward(module):
+                            replace(module, frugal)
                 for name, layer in self._layers.items():
                     replace(layer, partial(self._forward, name, layer, layer.forward))
                 yield
@@ -182,9 +191,20 @@ class LohaNetwork(nn.Module):
         return text_layer is None or (
             int(text_layer[1]) <= len(self._models.text.model.encoder.layers) - self._settings.clip_skip)
 
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        trained = set(self._layers.values())
+        for root in (self._models.unet, self._models.text.model):
+            yield from (module for module in root.modules() if module not in trained)
+
     def _forward(self, name: str, layer: nn.Module, plain: Callable, x: Tensor) -> Tensor:
         if name in self._dropped:
             return plain(x)
+        y = self._merged(name, layer, x)
+        if not self._settings.gradient_checkpointing:
+            forget_input(y, x)
+        return y
+
+    def _merged(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         if self._grouped and not self._rank_masks and self._grouped.covers(name, x):
             return self._grouped.forward(name, x)
         factors = self.factors[name]

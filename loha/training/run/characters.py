@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..data import Batch, PictureIndex
-from ..data.tags import character_of
+from ..data.tags import character_of, pictures_by_character
 
 _MOST = 200  # characters: where every picture's first tag is another, a step must not tell thousands of numbers
 
@@ -23,7 +22,7 @@ class CharacterLosses:
 
     def __init__(self, index: PictureIndex) -> None:
         names = [character_of(index, picture) for picture in range(len(index))]
-        self.pictures = Counter(name for name in names if name is not None)
+        self.pictures = pictures_by_character(index)
         self._names = [name for name, _ in self.pictures.most_common(_MOST)]
         place = {name: at for at, name in enumerate(self._names)}
         # One more place, for all other pictures; it is not told.

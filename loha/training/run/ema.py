@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -14,14 +14,15 @@ class Ema:
     """mean ← decay · mean + (1 − decay) · factors after each step, in the factors' dtype and on their device.
 
     Args:
-        parameters: (name, parameter), as `named_parameters` gives them.
+        parameters: by name; also what else training moves.
         decay: of a long run; 0 for no means: then nothing here does anything. The first steps have
             (1 + step) / (10 + step) where that is less, as TensorFlow's ExponentialMovingAverage, so that the start,
             where ΔW = 0, is soon forgotten.
+        limit: called with the means in place of the factors, for a ΔW of means may be larger than any of its factors'.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
-        self._parameters, self._decay = dict(parameters), decay
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float, limit: Callable[[], None] | None = None) -> None:
+        self._parameters, self._decay, self._limit = dict(parameters), decay, limit
         self._means = {name: parameter.detach().clone() for name, parameter in self._parameters.items() if decay}
 
     @property
@@ -39,6 +40,9 @@ class Ema:
         decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
             get_ema_multi_avg_fn(decay)(list(self._means.values()), list(self._parameters.values()), None)
+        if self._limit:
+            with self.in_place_of_factors():
+                self._limit()
 
     @contextmanager
     def in_place_of_factors(self) -> Iterator[None]:

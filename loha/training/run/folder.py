@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ...precision import DTYPES
 from ..settings.hyper_parameters import TrainingSettings
 from .state import RunState, pack, unpack
 
+_log = logging.getLogger(__name__)
 # Not .safetensors, so that it is in no list of LoRAs.
 STATE_FILE = "training.state"
 
@@ -83,7 +85,7 @@ class RunFolder:
         last -= last % self._every
         for path, number in self._found(r"step(\d{8,})", ending):
             if number <= last:
-                path.unlink(missing_ok=True)
+                _remove(path)
         return written
 
     def write_final(self, loha: Loha, ending: str = "") -> Source:
@@ -91,12 +93,18 @@ class RunFolder:
 
     def write_best(self, loha: Loha) -> Source:
         """Write the LoHa that validated best so far, in place of the one before."""
-        return self._write(loha, self.best.stem)
+        return self._write(loha, f"{self._name}-best")
 
-    @property
-    def best(self) -> Path:
-        """Where the LoHa that validated best lies."""
-        return self.path / f"{self._name}-best.safetensors"
+    def best(self, step: int) -> Path | None:
+        """The file of the LoHa that validated best, after `step` steps; None where it is not there any more.
+
+        It may have another name: a run that goes on may have a new one.
+        """
+        for path in sorted(self.path.glob("*-best.safetensors")):
+            with suppress(FileError):
+                if files.read(path).metadata.get("ss_steps") == str(step):
+                    return path
+        return None
 
     def write_state(self, state: RunState) -> None:
         """Replace the state, whole or not at all. Raises `FileError` when it cannot be written."""
@@ -119,7 +127,7 @@ class RunFolder:
         written = self._write(loha, f"{name}{ending}")
         if self._keep_last:
             for path in self._intermediate(ending)[:-self._keep_last]:
-                path.unlink(missing_ok=True)
+                _remove(path)
         return written
 
     def _intermediate(self, ending: str) -> list[Path]:
@@ -174,6 +182,14 @@ def read_state(path: Path) -> RunState:
                         "weights alone.") from error
     except FileError as error:
         raise FileError(f"{show(path, 200)}: {error}; remove it to go on from the LoHa's weights alone.") from error
+
+
+def _remove(path: Path) -> None:
+    """Where it may be: Windows keeps a file that some program has open. The next time tries again."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s cannot be removed now: %s", show(path, 200), show(error.strerror or error))
 
 
 def _target(parent: Path, settings: TrainingSettings) -> Path:

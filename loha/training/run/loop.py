@@ -55,7 +55,6 @@ class Training:
                  session: str, precision: str, folder: RunFolder | None = None,
                  base: BaseFiles = BaseFiles(), world: World = World()) -> None:  # noqa: B008
         self._models, self._data, self._latents, self._settings = models, data, latents, settings
-        self.keeper = Keeper(folder, world, self.state, self._lohas)
         self._world, self._session, self._precision, self._base = world, session, precision, base
         self._weights = LossWeights(data, settings.seed)
         self.network = LohaNetwork(models, settings)
@@ -63,6 +62,7 @@ class Training:
         self._step = Step(models, settings, precision, captions_repeat=repeat)
 
         self.steps_per_epoch, self.total_steps = schedules.run_length(settings, data.batches_per_epoch(world.size))
+        self.keeper = Keeper(folder, world, self.state, self._lohas, settings, self.steps_per_epoch)
         device = models.device.type
         self.update = Update(
             list(self.network.parameters()),
@@ -70,7 +70,8 @@ class Training:
             settings, limit=self.network.limit_norms, scales=precision == "fp16" and device == "cuda", device=device,
             steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
         self.notes = list(self.update.notes)
-        self._ema = Ema(self.network.named_parameters(), settings.ema_decay)
+        self._ema = Ema(self.network.trained_tensors(), settings.ema_decay,
+                        self.network.limit_norms if settings.scale_weight_norms else None)
         self.validator = Validator(models, data, settings, self._step, world, self.steps_per_epoch, self.total_steps)
 
         self.done = 0
@@ -194,7 +195,7 @@ class Training:
                 watcher.on_step(Progress(
                     self.done, self.total_steps, epoch + 1, math.ceil(self.total_steps / self.steps_per_epoch), loss,
                     rate, norm, time.monotonic() - begin, self.done - before))
-                self.keeper.step(self.done, self._settings.save_every_n_steps)
+                self.keeper.step(self.done)
                 if stop:
                     raise Stopped(f"stopped after step {self.done} of {self.total_steps}")
                 if self.validator.is_due(self.done) or watcher.wants_loha(self.done):
@@ -275,8 +276,9 @@ class Training:
             return
         with self.update.in_use(), self._ema.in_place_of_factors(), self.network.attached(), watcher.breakable():
             found = self.validator(self.done, watcher.on_validating)
-        if self.validator.best is found:
+        if self.validator.is_best(found):
             self.keeper.best()
+        self.validator.found.append(found)  # not before: where its LoHa could not be kept, going on validates again
         watcher.on_validation(found)
 
     def _give_loha(self, watcher: Watcher) -> None:
@@ -284,9 +286,7 @@ class Training:
             watcher.on_loha(self.done, self.loha)
 
     def _after_epoch(self, epoch: int, watcher: Watcher) -> None:
-        every = self._settings.save_every_n_epochs
-        if every and epoch % every == 0:
-            self.keeper.epoch(epoch)
+        self.keeper.epoch(self.done)
         self._world.wait()
         watcher.on_epoch(epoch, self.loha)
 

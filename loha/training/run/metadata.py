@@ -16,6 +16,7 @@ from ..data.dataset import TrainingData
 from ..data.tags import cast_of
 from ..settings.fields import later
 from ..settings.hyper_parameters import MODEL_CARD, TrainingSettings
+from ..settings.module_rates import SIDE, block_weights
 from .pictures import as_json, of_pictures
 
 
@@ -90,9 +91,15 @@ def _network(settings: TrainingSettings) -> dict[str, Any]:
     arguments |= {
         name: str(value) for name, value in (
             ("rank_dropout", settings.rank_dropout), ("module_dropout", settings.module_dropout),
-            ("network_reg_dims", settings.module_ranks),
+            ("network_reg_dims", settings.module_ranks), ("network_reg_lrs", settings.module_lrs),
+            # No argument of kohya's or LyCORIS's: as the settings call them.
+            ("module_filter", settings.module_filter), ("text_encoder_rank", settings.text_encoder_rank),
+            ("text_encoder_alpha", settings.text_encoder_alpha),
         ) if value
     }
+    if blocks := [f"{weight:g}" for weight in block_weights(settings.block_lr_weights)]:
+        arguments |= {"down_lr_weight": ",".join(blocks[:SIDE]), "mid_lr_weight": blocks[SIDE],
+                      "up_lr_weight": ",".join(blocks[SIDE + 1:])}
     return {
         "network_module": "lycoris.kohya",
         "network_dim": settings.network_rank,

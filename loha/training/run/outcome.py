@@ -33,7 +33,8 @@ def validation_lines(training: Training) -> list[str]:
     lines = [f"best: {when(best.step)}, validation loss {best.loss:.5f}"]
     folder = training.keeper.folder
     if folder is not None:
-        lines.append(f"best file: {show(folder.best, 300)}")
+        file = folder.best(best.step)
+        lines.append(f"best file: {show(file, 300) if file else 'gone; the last LoHa is given out instead'}")
     if validator.ends_run:
         since = len(validator.found) - 1 - validator.found.index(best)
         lines.append(f"ended early: {when(training.done)} of {training.total_steps}; {since} validation(s) in a row "

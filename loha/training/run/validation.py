@@ -83,6 +83,10 @@ class Validator:
         """The one with the lowest loss, the first of equals."""
         return min(self.found, key=lambda one: one.loss, default=None)
 
+    def is_best(self, new: Validation) -> bool:
+        """Whether one that is not among them yet is better than all."""
+        return self.best is None or new.loss < self.best.loss
+
     @property
     def ends_run(self) -> bool:
         """Whether so many in a row were no better than the best that the run is to end."""
@@ -115,9 +119,8 @@ class Validator:
             if name is not None:
                 characters[name].append(loss)
         found = sorted(characters.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-        self.found.append(Validation(done, float(summed.mean()), tuple(summed.mean(0).tolist()),
-                                     {name: fmean(values) for name, values in found}))
-        return self.found[-1]
+        return Validation(done, float(summed.mean()), tuple(summed.mean(0).tolist()),
+                          {name: fmean(values) for name, values in found})
 
     @torch.no_grad()
     def _losses(self, picture: int) -> Tensor:

@@ -9,6 +9,7 @@ from shinymas_loha.loha.kernels import Factors
 from shinymas_loha.loha.kernels.route import _failed
 from shinymas_loha.loha.training.network import grouped
 from shinymas_loha.loha.training.network.parameters import LohaParameters
+from shinymas_loha.loha.training.network.recomputation import forget_input, frugal_forward
 from shinymas_loha.tests.unit.kernels_helpers import assert_merged, merged64, relative_error
 from torch import nn
 
@@ -133,6 +134,25 @@ def test_batches_of_a_step_add_up_and_a_module_used_twice_counts_twice():
         _close(parameter.grad, truth + 1, 2e-5)
 
 
+def test_an_input_that_is_made_again_gives_the_same_bits():
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    norm = nn.LayerNorm(64).requires_grad_(False).to(DEVICE)
+    found = []
+    for layer_norm in (norm, frugal_forward(norm)):
+        x = _input("even", layers["even"]).requires_grad_()
+        with torch.autocast(DEVICE, torch.bfloat16):
+            normed = layer_norm(x * 1)
+            assert together.covers("even", normed)
+            y = together.forward("even", normed)
+            if layer_norm is not norm:
+                forget_input(y, normed)
+        y.float().square().sum().backward()
+        found.append([x.grad, *(parameter.grad.clone() for parameter in _parameters(factors["even"]))])
+        factors.zero_grad()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_changed_factors_are_seen_and_those_changed_behind_torch_s_back_after_forget():
     layers, factors = _network(4)
     together = grouped.GroupedLayers(layers, factors)
@@ -234,6 +254,30 @@ def test_a_backward_after_all_was_released_has_its_weights():
     _close(x.grad, grad_x, 2e-5)
     for parameter, truth in zip(_parameters(factors["even"]), grads, strict=True):
         _close(parameter.grad, truth, 2e-5)
+
+
+class _Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise MemoryError("for want of memory")
+
+
+def test_a_backward_that_fails_takes_nothing_from_the_next_one_and_leaves_it_nothing():
+    layers, factors = _network(4)
+    together = grouped.GroupedLayers(layers, factors)
+    x = _input("even", layers["even"]).requires_grad_()
+    assert together.covers("even", x)
+    with pytest.raises(MemoryError):
+        together.forward("even", _Broken.apply(x)).sum().backward()
+    for times in (1, 2):
+        (together.forward("even", x).square().sum() / 2).backward()
+        _, (_, *grads) = _expected(layers["even"], factors["even"], x)
+        for parameter, truth in zip(_parameters(factors["even"]), grads, strict=True):
+            _close(parameter.grad, times * truth, 2e-5)
 
 
 def test_a_kernel_that_fails_leaves_each_layer_to_itself(monkeypatch):
