@@ -72,8 +72,7 @@ def merge_dora_(weight: Tensor, factors: Factors, scale: float, dora_scale: Tens
     if axis is None:
         raise ValueError(f"dora_scale {tuple(dora_scale.shape)} does not fit a weight {tuple(weight.shape)}")
     if dora_by_mean(dora_scale):
-        return _merge_dora_by_mean_(weight, factors, scale, dora_scale.to(weight.device, dtype), strength,
-                                     held)
+        return _merge_dora_by_mean_(weight, factors, scale, dora_scale.to(weight.device, dtype), strength, held)
     magnitude = dora_scale.to(weight.device, dtype).flatten()
     epsilon = torch.finfo(torch.float32).eps
     trailing = [1] * (weight.dim() - 2)
@@ -111,15 +110,15 @@ def _merge_dora_by_mean_(weight: Tensor, factors: Factors, scale: float, means: 
     factor = means / mean.where(mean.abs() > epsilon, torch.full_like(mean, epsilon))
     # A mean may be next to nothing where a norm is not, and a core may round what is made here to float16.
     limit = max(torch.finfo(torch.float16).max, float(weight.abs().max()) if weight.element_size() > 1 else 0.0)
-    beyond = 0
+    beyond = torch.zeros((), dtype=torch.int64, device=weight.device)
     for rows, change in _delta_blocks(weight, factors, scale):
         part = weight[rows].to(change.dtype)
         changed = change.add_(part).mul_(factor).sub_(part).mul_(strength).add_(part)
-        beyond += int((~(changed.abs() <= limit)).sum())
+        beyond += (~(changed.abs() <= limit)).sum()
         changed.clamp_(-limit, limit)
         weight[rows] = changed.where(changed.isfinite(), part)
-    if beyond:
-        held(beyond)
+    if count := int(beyond):
+        held(count)
     return weight
 
 

@@ -53,7 +53,7 @@ def unusable_lines(loha: Loha, said: str = "unusable") -> list[str]:
     reasons = defaultdict(list)
     for name, reason in loha.refused.items():
         reasons[reason].append(name)
-    return [f"{said} {len(names)}: {reason} ({_examples(names)})" for reason, names in reasons.items()]
+    return [_left_off(reason, names, said) for reason, names in reasons.items()]
 
 
 def hash_lines(loha: Loha) -> list[str]:
@@ -172,9 +172,6 @@ def _counts(counter: Counter[str]) -> str:
         f", and {len(counter) - 8} more" if len(counter) > 8 else "")
 
 
-def _left_off(reason: str, names: Sequence[str]) -> str:
-    return f"left off {len(names)}: {reason} ({_examples(names)})"
-
-
-def _examples(names: Sequence[str]) -> str:
-    return ", ".join(show(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
+def _left_off(reason: str, names: Sequence[str], said: str = "left off") -> str:
+    examples = ", ".join(show(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{said} {len(names)}: {reason} ({examples})"

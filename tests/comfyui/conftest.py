@@ -106,6 +106,14 @@ def comfy(base: Path) -> Any:
     return comfy
 
 
+@pytest.fixture
+def unloaded(comfy):
+    """No model is loaded, before and after."""
+    comfy.model_management.unload_all_models()
+    yield
+    comfy.model_management.unload_all_models()
+
+
 @pytest.fixture(scope="session")
 def _loaded(comfy: Any, base: Path, checkpoint: str) -> tuple[Any, Any, Any]:
     path = base / "models" / "checkpoints" / checkpoint

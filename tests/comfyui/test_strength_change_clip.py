@@ -12,6 +12,7 @@ import torch
 from lohas import Layout, random_module
 from shinymas_loha.loha import Loha, files
 
+pytestmark = pytest.mark.usefixtures("unloaded")
 QUERY = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"
 
 
@@ -56,13 +57,6 @@ def loads(monkeypatch, comfy):
 
     monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load)
     return counted
-
-
-@pytest.fixture(autouse=True)
-def unloaded(comfy):
-    comfy.model_management.unload_all_models()
-    yield
-    comfy.model_management.unload_all_models()
 
 
 def _encode(clip) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -9,6 +9,7 @@ import torch
 from shinymas_loha.loha import files
 from shinymas_loha.loha.block_weights import BLOCKS
 
+pytestmark = pytest.mark.usefixtures("unloaded")
 WEIGHT = "diffusion_model.middle_block.1.proj_in.weight"
 
 
@@ -31,13 +32,6 @@ def apply(pack, small_model, loha):
         return pack.patching.patch(binding, small_model[0], None)[0]
 
     return put
-
-
-@pytest.fixture(autouse=True)
-def unloaded(comfy):
-    comfy.model_management.unload_all_models()
-    yield
-    comfy.model_management.unload_all_models()
 
 
 def _load(comfy, patcher) -> dict[str, torch.Tensor]:
@@ -87,7 +81,8 @@ def test_strengths_share_adapters_and_one_plan(comfy, apply, counted, pack):
     assert counted["Group"] == 1 and len(pack.module._state(patchers[0]).plans) == 1
 
 
-def test_a_number_that_was_moved_is_found_where_it_is(comfy, apply):
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_weight_that_is_elsewhere_is_merged_where_it_is(comfy, apply, exchange):
     expected = _load(comfy, apply(0.7))
     comfy.model_management.unload_all_models()
     patcher = apply(0.6)
@@ -95,20 +90,12 @@ def test_a_number_that_was_moved_is_found_where_it_is(comfy, apply):
     _load(comfy, apply(0.9))
     held = comfy.utils.get_attr(patcher.model, WEIGHT)
     before = held.data
-    held.data = before.clone()  # as Module.to does
+    if exchange:
+        comfy.utils.set_attr_param(patcher.model, WEIGHT, before.clone())
+    else:
+        held.data = before.clone()  # as Module.to does
     assert _same(_load(comfy, apply(0.7)), expected)
     assert not torch.equal(before, expected[WEIGHT])
-
-
-def test_a_parameter_that_was_exchanged_is_merged_too(comfy, apply):
-    expected = _load(comfy, apply(0.7))
-    comfy.model_management.unload_all_models()
-    patcher = apply(0.6)
-    _load(comfy, patcher)
-    _load(comfy, apply(0.9))
-    held = comfy.utils.get_attr(patcher.model, WEIGHT)
-    comfy.utils.set_attr_param(patcher.model, WEIGHT, held.data.clone())
-    assert _same(_load(comfy, apply(0.7)), expected)
 
 
 @pytest.mark.parametrize("change", ["in a list", "in place", "taken off"])
